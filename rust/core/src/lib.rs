@@ -1,0 +1,10 @@
+//! The engine of `llmcache_fast`, free of Python.
+//!
+//! What belongs here: everything that decides (canonical form, fingerprint, entries, validity,
+//! eviction, records, the disk store). What does not: object conversion, reference counts,
+//! event loops; those live in the binding (`rust/python`).
+#![forbid(unsafe_code)]
+
+pub mod canonical;
+pub mod fingerprint;
+pub mod profile;
