@@ -7,18 +7,17 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.pages import Page
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "python" / "llmcache_fast"
 # Divio's four kinds of documentation, in the order a newcomer reads them.
 SECTIONS = {"tutorial": "Tutorial", "how-to": "How-to", "reference": "Reference", "explanation": "Why"}
 GENERATED = "reference/api"
-PROFILES = ROOT / "rust" / "core" / "profiles"
 
 
 def _is_package_of_names(path: Path) -> bool:
@@ -92,8 +91,3 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     nav.append({"Project": [{"Changes": "CHANGELOG.md"}, {"Contributing": "CONTRIBUTING.md"}]})
     config.nav = nav
     return config
-
-
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fill `{{profiles}}`: the rules of each provider profile, from the data file the core is built with."""
-    return markdown
