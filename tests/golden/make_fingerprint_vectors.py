@@ -1,6 +1,6 @@
-"""Writes `fingerprint_v1.json` with the plain-Python reference: `python tests/golden/make_fingerprint_vectors.py`.
+"""Writes `fingerprint_v1.json` with the plain-Python reference.
 
-Run it to add vectors. A vector that is there already never changes within format version 1; the script refuses
+Run `python tests/golden/make_fingerprint_vectors.py` to add vectors. A vector that is there already never changes within format version 1; the script refuses
 to write if one would.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "properties")]
 
-import reference_fingerprint as reference
-from vector_form import revive
+import reference_fingerprint as reference  # noqa: E402 - the folder of this script is no package
+from vector_form import revive  # noqa: E402
 
 TARGET = HERE / "fingerprint_v1.json"
 SHOWN = 2048  # canonical forms up to this many bytes stand in the file
@@ -219,10 +219,12 @@ def documents() -> list[Case]:
         ("a request that is text", "hello", {"profile": "openai.chat"}),
     ]
     # The document's own digest: 256 bytes are hashed as they are, 257 go through the tree.
-    head = len(b"LCF\x01") + len(reference.canonical("default") + reference.canonical("generic") + b"\0")
-    for total in (255, 256, 257, 512, 513):
-        filler = total - head - len(reference.canonical(["x" * 99, ""])) - 1
-        cases.append((f"document of {total} bytes", ["x" * 99, "y" * (filler + 1)], {}))
+    head = len(b"LCF\x01" + reference.canonical("default") + reference.canonical("generic") + b"\0")
+    for total in (255, 256, 257, 512, 513, 8192, 8193):
+        request: list[str] = []
+        while (left := total - head - len(reference.canonical(request))) > 0:
+            request.append("x" * (50 if left > 104 else left - 2))
+        cases.append((f"document of {total} bytes", request, {}))
     words = "The quick brown fox jumps over the lazy dog. "
     turns = [
         {"role": ("user", "assistant")[i % 2], "content": {"$repeat": [words, 3 + i]}} for i in range(12)

@@ -12,7 +12,7 @@ import json
 import math
 import struct
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -252,6 +252,8 @@ def _pairs(value: Any) -> list[tuple[Any, object]] | None:
         )
     if dataclasses.is_dataclass(value):
         return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        return list(value.items())
     return None
 
 
