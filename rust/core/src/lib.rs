@@ -6,5 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod canonical;
+pub mod disk;
+pub mod envelope;
 pub mod fingerprint;
 pub mod profile;
