@@ -90,11 +90,11 @@ class ComputationError(FlightError):
     """
 
 
-class FlightCancelled(FlightError):
+class FlightCancelled(FlightError):  # noqa: N818 - the semantics name it so
     """The computation was cancelled, or raised a cancellation itself."""
 
 
-class FlightDeadlineExceeded(FlightError, TimeoutError):
+class FlightDeadlineExceeded(FlightError, TimeoutError):  # noqa: N818 - the semantics name it so
     """The computation did not end within the cache's `deadline`."""
 
 

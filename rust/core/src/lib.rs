@@ -9,4 +9,5 @@ pub mod canonical;
 pub mod disk;
 pub mod envelope;
 pub mod fingerprint;
+pub mod l1;
 pub mod profile;
