@@ -11,7 +11,7 @@ number of the request, so a replayed answer can be told from a second call.
 
 | control | effect |
 |---|---|
-| `error-400` `error-401` `error-404` `error-429` `error-500` `error-503` ... | that status with the provider's error body; 429 and 503 carry `retry-after` |
+| `error-S` | status S with the provider's error body; 429 and 503 carry `retry-after` |
 | `flaky-S-N` | status S for the first N requests with the same body, then normal |
 | `cut` | the connection is closed in the middle of the answer, between two events |
 | `cut-event` | the same, in the middle of an event |

@@ -9,10 +9,38 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-_WORDS = (
-    "amber basin cedar delta ember fjord grove harbor island juniper kettle lantern meadow north orchard "
-    "pebble quartz river slate timber umber valley willow yarrow zephyr anchor beacon copper drift echo"
-).split()
+_WORDS = [
+    "amber",
+    "basin",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "harbor",
+    "island",
+    "juniper",
+    "kettle",
+    "lantern",
+    "meadow",
+    "north",
+    "orchard",
+    "pebble",
+    "quartz",
+    "river",
+    "slate",
+    "timber",
+    "umber",
+    "valley",
+    "willow",
+    "yarrow",
+    "zephyr",
+    "anchor",
+    "beacon",
+    "copper",
+    "drift",
+    "echo",
+]
 
 _WIRE_ONLY = frozenset({"stream", "stream_options"})
 
@@ -65,7 +93,7 @@ def answer(
     `tools` are the names and parameter schemas to call; none means an answer in text.
     """
     seed = seed_of(body)
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
     calls: tuple[ToolCall, ...] = ()
     text = ""
     if tools and not empty:

@@ -48,7 +48,9 @@ class _Protocol(NamedTuple):
 _PROTOCOLS = {
     "/v1/chat/completions": _Protocol(chat.prompt_of, chat.tools_of, chat.plain, chat.stream),
     "/v1/responses": _Protocol(responses.prompt_of, responses.tools_of, responses.plain, responses.stream),
-    "/v1/messages": _Protocol(messages.prompt_of, messages.tools_of, messages.plain, messages.stream, True),
+    "/v1/messages": _Protocol(
+        messages.prompt_of, messages.tools_of, messages.plain, messages.stream, anthropic=True
+    ),
 }
 
 _ERROR_TYPES = {
@@ -76,9 +78,9 @@ class _State:
         self.output_tokens = 0
         self.by_path: Counter[str] = Counter()
         self.by_status: Counter[str] = Counter()
-        self.last_headers: dict[str, str] = {}
+        self.last_headers: list[str] = []
         self.flaky: Counter[str] = Counter()
-        self.rng = random.Random(self.options.seed)
+        self.rng = random.Random(self.options.seed)  # noqa: S311 - reproducible on purpose
         self.allowance = max(1.0, self.options.rate_limit)
         self.refilled = time.monotonic()
 
@@ -102,10 +104,8 @@ def create_app(options: UpstreamOptions | None = None) -> Starlette:
     async def serve(request: Request) -> Response:
         state.serial += 1
         state.by_path[request.url.path] += 1
-        # Header values other than the control's are never kept: they may hold a credential.
-        state.last_headers = {name: "" for name in request.headers} | {
-            name: request.headers.get(name, "") for name in ("accept-encoding", "content-type")
-        }
+        # Names alone: the values may hold a credential.
+        state.last_headers = sorted(request.headers)
         state.in_flight += 1
         state.max_in_flight = max(state.max_in_flight, state.in_flight)
         try:
@@ -136,9 +136,7 @@ def create_app(options: UpstreamOptions | None = None) -> Starlette:
         state.serial += 1
         state.by_path[request.url.path] += 1
         data = [{"id": "gpt-4o-mini", "object": "model", "created": chat.CREATED, "owned_by": "demo"}]
-        return Response(
-            msgspec.json.encode({"object": "list", "data": data}), media_type="application/json"
-        )
+        return Response(msgspec.json.encode({"object": "list", "data": data}), media_type="application/json")
 
     paths = [*_PROTOCOLS, "/v1/embeddings"]
     routes = [Route(path, serve, methods=["POST"]) for path in paths]
@@ -211,15 +209,21 @@ async def _answer(request: Request, state: _State, serial: int) -> Response:
     if not body.get("stream"):
         return json_response(protocol.plain(answer, body, controls, serial), controls, headers)
     state.streams += 1
+    events = protocol.stream(answer, body, controls, serial)
+    return stream_response(events, _fault(path), controls, headers)
+
+
+def _fault(path: str) -> Event:
+    """The event that breaks off a stream."""
     error: dict[str, Any] = {"type": "overloaded_error", "message": "Overloaded"}
-    if anthropic:
-        fault = Event("error", msgspec.json.encode({"type": "error", "error": error}))
-    elif path == "/v1/responses":
-        fields = {"type": "error", "code": "server_error", "message": "Overloaded", "param": None}
-        fault = Event("error", msgspec.json.encode({**fields, "sequence_number": 3}))
-    else:
-        fault = Event(None, msgspec.json.encode({"error": {**error, "code": None, "param": None}}))
-    return stream_response(protocol.stream(answer, body, controls, serial), fault, controls, headers)
+    match path:
+        case "/v1/messages":
+            return Event("error", msgspec.json.encode({"type": "error", "error": error}))
+        case "/v1/responses":
+            fields = {"type": "error", "code": "server_error", "message": "Overloaded", "param": None}
+            return Event("error", msgspec.json.encode({**fields, "sequence_number": 3}))
+        case _:
+            return Event(None, msgspec.json.encode({"error": {**error, "code": None, "param": None}}))
 
 
 def _embeddings(
@@ -231,7 +235,7 @@ def _embeddings(
     state.input_tokens += tokens
     data: list[dict[str, Any]] = []
     for n, text in enumerate(texts):
-        rng = random.Random(str(text))
+        rng = random.Random(str(text))  # noqa: S311 - reproducible on purpose
         vector = [rng.uniform(-1, 1) for _ in range(int(body.get("dimensions") or 8))]
         value: Any = vector
         if body.get("encoding_format") == "base64":

@@ -111,7 +111,12 @@ def _deltas(answer: Answer, controls: Controls) -> Iterator[dict[str, Any]]:
     for n, call in enumerate(answer.tool_calls):
         yield {
             "tool_calls": [
-                {"index": n, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+                {
+                    "index": n,
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": ""},
+                }
             ]
         }
         for start in range(0, len(call.arguments), 8):

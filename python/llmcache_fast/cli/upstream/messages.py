@@ -102,6 +102,6 @@ def stream(answer: Answer, body: Mapping[str, Any], controls: Controls, serial: 
         yield event("content_block_stop", index=index)
         index += 1
     reason = _stop_reason(answer, controls)
-    delta = {"stop_reason": reason, "stop_sequence": None}
-    yield event("message_delta", delta=delta, usage={"output_tokens": answer.output_tokens})
+    ended = {"stop_reason": reason, "stop_sequence": None}
+    yield event("message_delta", delta=ended, usage={"output_tokens": answer.output_tokens})
     yield event("message_stop")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from types import TracebackType
+from typing import Self
 
 import uvicorn
 
@@ -33,7 +34,7 @@ class DemoUpstream:
         """`http://127.0.0.1:PORT`, without a path."""
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> DemoUpstream:
+    def __enter__(self) -> Self:
         self._thread.start()
         if not self._server.ready.wait(self._start_timeout):
             self._server.should_exit = True

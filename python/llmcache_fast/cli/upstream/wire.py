@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import anyio
@@ -12,7 +13,8 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 
 
-class Controls(NamedTuple):
+@dataclass(frozen=True)
+class Controls:
     """The behaviours asked for by a request; see the package's table."""
 
     names: frozenset[str] = frozenset()
@@ -47,23 +49,36 @@ def parse_controls(model: Any, header: str | None, *, first_ms: float, chunk_ms:
         kind, _, rest = word.partition("-")
         match kind:
             case "error":
-                controls = controls._replace(error=int(rest))
+                controls = replace(controls, error=int(rest))
             case "flaky":
                 status, _, times = rest.partition("-")
-                controls = controls._replace(flaky=(int(status), int(times)))
+                controls = replace(controls, flaky=(int(status), int(times)))
             case "slow":
-                controls = controls._replace(first_ms=float(rest))
+                controls = replace(controls, first_ms=float(rest))
             case "drip":
-                controls = controls._replace(chunk_ms=float(rest))
+                controls = replace(controls, chunk_ms=float(rest))
             case "words":
-                controls = controls._replace(words=int(rest))
+                controls = replace(controls, words=int(rest))
             case _ if word not in _PLAIN:
                 raise ValueError(f"unknown control {word!r}")
     return controls
 
 
 _PLAIN = frozenset(
-    "cut cut-event cut-end stream-error length filter refusal empty no-tools crlf gzip ok".split()
+    {
+        "stream-error",
+        "refusal",
+        "ok",
+        "cut",
+        "crlf",
+        "cut-event",
+        "empty",
+        "gzip",
+        "cut-end",
+        "filter",
+        "no-tools",
+        "length",
+    }
 )
 
 
