@@ -6,7 +6,7 @@ import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.abc
@@ -57,6 +57,7 @@ class FakeReader:
     tape: Tape
     status: str
     closed: bool = False
+    position: int = 0
 
     @property
     def head(self) -> bytes:
@@ -67,18 +68,18 @@ class FakeReader:
     def facts(self) -> Facts | None:
         return self.tape.facts
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        position = 0
-        while True:
-            if position < len(self.tape.chunks):
-                position += 1
-                yield self.tape.chunks[position - 1]
-            elif self.tape.error is not None:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while self.position >= len(self.tape.chunks):
+            if self.tape.error is not None:
                 raise _own(self.tape.error)
-            elif self.tape.ended:
-                return
-            else:
-                await self.tape.changed.wait()
+            if self.tape.ended:
+                raise StopAsyncIteration
+            await self.tape.changed.wait()
+        self.position += 1
+        return self.tape.chunks[self.position - 1]
 
     async def aclose(self) -> None:
         self.closed = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from contextlib import aclosing
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -120,8 +121,9 @@ class Recording:
             self.live_headers = live
             shared = heads.shared_headers(live, response.status_code)
             recorder.begin(heads.encode_head(response.status_code, shared))
-            chunks = response.aiter_bytes() if decodable else response.aiter_raw()
-            await self._body_of(response, chunks, recorder, refused=None if decodable else "content_encoding")
+            refused = None if decodable else "content_encoding"
+            async with aclosing(response.aiter_bytes() if decodable else response.aiter_raw()) as chunks:
+                await self._body_of(response, chunks, recorder, refused=refused)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
@@ -135,10 +137,9 @@ class Recording:
         elif kind not in ("text/event-stream", "application/json"):
             refused = refused or "content_type"
         watch = _Watch(self, streamed=kind == "text/event-stream", refused=refused)
-        iterator = chunks.__aiter__()
         while True:
             try:
-                chunk = await anext(iterator)
+                chunk = await anext(chunks)
             except StopAsyncIteration:
                 break
             except Exception as error:
@@ -148,7 +149,7 @@ class Recording:
                 recorder.write(chunk)
                 if watch.ended_by(chunk) and self._commit(recorder, watch):
                     with anyio.move_on_after(_DRAIN_SECONDS):
-                        await _drain(iterator)
+                        await _drain(chunks)
                     return
         watch.finish()
         self._commit(recorder, watch)
@@ -232,9 +233,9 @@ class _Watch:
         return verdict
 
 
-async def _drain(iterator: Any) -> None:
+async def _drain(chunks: Any) -> None:
     try:
-        async for _ in iterator:
+        async for _ in chunks:
             pass
     except Exception:  # noqa: BLE001 - the answer is complete; how its connection ends is of no interest
         return
