@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from llmcache_fast.cli.upstream import DemoUpstream
+from tests.integrations.fake_cache import FakeCache, open_fake_cache
 
 
 class Upstream:
@@ -56,3 +57,10 @@ def anyio_backend() -> str:
 
 
 on_both = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+
+
+@pytest.fixture
+async def cache() -> AsyncIterator[FakeCache]:
+    """An open cache; clients left in its `exits` are closed with it."""
+    async with open_fake_cache() as made, made.exits:
+        yield made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -100,6 +100,7 @@ class FakeCache:
         self.flights: dict[bytes, Tape] = {}
         self.asked: list[Any] = []
         self.options: list[dict[str, Any]] = []
+        self.exits = AsyncExitStack()
         self.broken: Exception | None = None
 
     def fingerprint(self, request: Any, *, profile: str = "generic") -> bytes:
