@@ -49,7 +49,10 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Prices of a model in USD for a million tokens, which is the same number in micro-USD for one token."""
+    """Prices of a model in USD for a million tokens, which is the same number in micro-USD for one token.
+
+    The base tier: what providers add for very long inputs, batches or priority is not in the table.
+    """
 
     input: float
     output: float = 0.0

@@ -84,11 +84,14 @@ def openai_usage(usage: Any) -> Usage | None:
     """Usage of the chat, completions, embeddings and responses shapes; None when there is none."""
     if not isinstance(usage, Mapping):
         return None
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    if not isinstance(details, Mapping):
+        details = {}
     return Usage(
         input_tokens=_count(usage.get("prompt_tokens", usage.get("input_tokens"))),
         output_tokens=_count(usage.get("completion_tokens", usage.get("output_tokens"))),
-        cached_input_tokens=_count(details.get("cached_tokens")) if isinstance(details, Mapping) else 0,
+        cached_input_tokens=_count(details.get("cached_tokens")),
+        cache_write_tokens=_count(details.get("cache_write_tokens")),
     )
 
 
