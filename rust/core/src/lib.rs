@@ -7,4 +7,6 @@
 
 pub mod canonical;
 pub mod fingerprint;
+pub mod l1;
+pub mod markers;
 pub mod profile;
