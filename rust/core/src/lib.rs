@@ -7,4 +7,5 @@
 
 pub mod canonical;
 pub mod fingerprint;
+pub mod l1;
 pub mod profile;

@@ -1,0 +1,119 @@
+"""Every exception the package raises.
+
+::
+
+    LLMCacheError
+    +-- ConfigurationError (also ValueError)      an option that cannot work: what, where, what to do
+    +-- UnkeyableRequestError (also ValueError)   a request without a canonical form
+    +-- UnstorableValueError (also TypeError)     a value that `set` cannot store
+    +-- CacheClosedError (also RuntimeError)      used outside `async with`, after `aclose`, or in a forked child
+    +-- NotCachedError (also LookupError)         `only_if_cached` and nothing is
+    +-- NegativeEntryError                        a remembered failure of this request
+    +-- FlightError
+    |   +-- ComputationError                      the computation failed; `__cause__` is its exception
+    |   +-- FlightCancelled                       the computation was cancelled or cancelled itself
+    |   +-- FlightDeadlineExceeded (TimeoutError) the computation did not end in time
+    |   +-- ReentrancyError (RuntimeError)        a computation waits for itself
+    +-- WaitTimeoutError (also TimeoutError)      this caller's own `timeout` ended; the flight goes on
+    +-- TierError
+        +-- TierUnavailableError                  a tier that cannot be used at all: refused, foreign, corrupt
+"""
+
+from __future__ import annotations
+
+
+class LLMCacheError(Exception):
+    """Base of all exceptions of this package."""
+
+
+class ConfigurationError(LLMCacheError, ValueError):
+    """An option has a value that cannot work."""
+
+
+class UnkeyableRequestError(LLMCacheError, ValueError):
+    """A request has no canonical form.
+
+    `reason` says what is wrong and what to do, `path` where: `messages[3].content`, or an empty string for
+    the request itself. Neither holds text of the request beyond field names.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(f"{path or 'the request'}: {reason}")
+        self.reason = reason
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[UnkeyableRequestError], tuple[str, str]]:
+        return type(self), (self.reason, self.path)
+
+
+class UnstorableValueError(LLMCacheError, TypeError):
+    """A value cannot be stored so that a hit returns the same again."""
+
+
+class CacheClosedError(LLMCacheError, RuntimeError):
+    """The cache is not open: use it inside `async with`."""
+
+
+class NotCachedError(LLMCacheError, LookupError):
+    """`only_if_cached` was asked and there is no entry."""
+
+
+class NegativeEntryError(LLMCacheError):
+    """The provider refused this request a short time ago, and the refusal is remembered.
+
+    `status` is the provider's status code; `retry_after` the seconds until the provider is asked again.
+    """
+
+    def __init__(self, status: int, retry_after: float) -> None:
+        super().__init__(
+            f"the provider refused this request with status {status}; "
+            f"it will be asked again in {retry_after:.0f} s (negative_ttl)"
+        )
+        self.status = status
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[NegativeEntryError], tuple[int, float]]:
+        return type(self), (self.status, self.retry_after)
+
+
+class FlightError(LLMCacheError):
+    """A computation did not give a value."""
+
+
+class ComputationError(FlightError):
+    """The computation raised; `__cause__` is what it raised.
+
+    Raised only when the original exception cannot be given to each waiter as an instance of its own.
+    """
+
+
+class FlightCancelled(FlightError):  # noqa: N818 - the semantics name it so
+    """The computation was cancelled, or raised a cancellation itself."""
+
+
+class FlightDeadlineExceeded(FlightError, TimeoutError):  # noqa: N818 - the semantics name it so
+    """The computation did not end within the cache's `deadline`."""
+
+
+class ReentrancyError(FlightError, RuntimeError):
+    """A computation waits, directly or through others, for its own result."""
+
+
+class WaitTimeoutError(LLMCacheError, TimeoutError):
+    """The caller's own `timeout` ended. The computation goes on for the others."""
+
+
+class TierError(LLMCacheError):
+    """A tier failed. Callers of the cache never see it: it is counted and logged.
+
+    `tier` is the tier's name, `operation` what was asked of it.
+    """
+
+    def __init__(self, message: str, *, tier: str = "", operation: str = "") -> None:
+        super().__init__(f"{tier}.{operation}: {message}" if tier else message)
+        self.tier = tier
+        self.operation = operation
+
+
+class TierUnavailableError(TierError):
+    """A tier that cannot be used at all."""

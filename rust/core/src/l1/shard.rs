@@ -1,0 +1,335 @@
+//! One shard: index, slots, expiry, policy and counters behind one lock.
+
+use super::entry::{Cold, Dropped, EntryView, Hot, Inserted, NewEntry, Outcome, Parted, Touch};
+use super::eviction::{Candidate, Policy, Verdict, hash};
+use super::expiry::Expiry;
+use super::stats::ShardStats;
+use super::table::{Index, Slots, tag};
+use super::{Found, SHARD_BYTES};
+
+pub(super) struct Shard<V, F, P: Policy> {
+    index: Index,
+    slots: Slots<V, F, P::Node>,
+    policy: P,
+    stats: ShardStats,
+    expiry: Expiry,
+    /// Payload and facts of the entries held.
+    held: u64,
+    capacity: u64,
+}
+
+/// Why an entry leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Evicted,
+    Expired,
+    Invalid,
+    Removed,
+}
+
+impl<V, F, P: Policy> Shard<V, F, P> {
+    pub(super) fn new(capacity: u64) -> Self {
+        Self {
+            index: Index::default(),
+            slots: Slots::default(),
+            policy: P::new(capacity),
+            stats: ShardStats::default(),
+            expiry: Expiry::default(),
+            held: 0,
+            capacity,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Everything charged to the budget, as allocated.
+    pub(super) fn bytes(&self) -> u64 {
+        SHARD_BYTES
+            + self.held
+            + self.slots.bytes()
+            + self.index.bytes()
+            + self.expiry.bytes()
+            + self.policy.bytes()
+    }
+
+    pub(super) fn stats(&self) -> ShardStats {
+        ShardStats { len: self.len() as u64, bytes: self.bytes(), capacity: self.capacity, ..self.stats }
+    }
+
+    #[inline]
+    fn find(&self, key: &[u8; 32]) -> Option<(usize, u32)> {
+        self.index.find(tag(key), |slot| self.slots.hot(slot).key == *key)
+    }
+
+    fn view(&self, slot: u32) -> EntryView<'_, F> {
+        let hot = self.slots.hot(slot);
+        EntryView { fresh_until: hot.fresh_until, hits: hot.touch.hits, fields: self.slots.cold(slot).fields() }
+    }
+
+    /// Finds an entry to serve, counts, and takes out what is gone or invalid.
+    #[inline]
+    pub(super) fn look(
+        &mut self,
+        key: &[u8; 32],
+        now: i64,
+        latest: u64,
+        valid: impl FnOnce(&EntryView<'_, F>) -> bool,
+    ) -> (Found, Option<Parted<V, F>>) {
+        let Some((cell, slot)) = self.find(key) else {
+            self.stats.misses += 1;
+            self.policy.miss(hash(key));
+            return (Found::Nothing, None);
+        };
+        let hot = self.slots.hot(slot);
+        let fresh = now < hot.fresh_until;
+        if !fresh && now >= self.slots.cold(slot).stale_until {
+            self.stats.misses += 1;
+            self.policy.miss(hash(key));
+            return (Found::Nothing, self.part(cell, slot, Why::Expired));
+        }
+        if hot.checked < latest {
+            if !valid(&self.view(slot)) {
+                self.stats.misses += 1;
+                self.policy.miss(hash(key));
+                return (Found::Nothing, self.part(cell, slot, Why::Invalid));
+            }
+            self.slots.hot_mut(slot).checked = latest;
+        }
+        self.policy.hit(&mut self.slots, slot);
+        if fresh {
+            self.stats.hits += 1;
+            (Found::Fresh(slot), None)
+        } else {
+            self.stats.stale_hits += 1;
+            (Found::Stale(slot), None)
+        }
+    }
+
+    /// As [`look`](Self::look), changing nothing.
+    pub(super) fn glance(
+        &self,
+        key: &[u8; 32],
+        now: i64,
+        latest: u64,
+        valid: impl FnOnce(&EntryView<'_, F>) -> bool,
+    ) -> Option<u32> {
+        let (_, slot) = self.find(key)?;
+        let hot = self.slots.hot(slot);
+        if now >= hot.fresh_until && now >= self.slots.cold(slot).stale_until {
+            return None;
+        }
+        (hot.checked >= latest || valid(&self.view(slot))).then_some(slot)
+    }
+
+    #[inline]
+    pub(super) fn value(&self, slot: u32) -> Option<&V> {
+        self.slots.hot(slot).value.as_ref()
+    }
+
+    pub(super) fn read<R>(&self, slot: u32, read: impl FnOnce(&V, &EntryView<'_, F>) -> R) -> Option<R> {
+        Some(read(self.value(slot)?, &self.view(slot)))
+    }
+
+    pub(super) fn insert(&mut self, entry: NewEntry<V, F>, now: i64) -> Inserted<V, F> {
+        let mut dropped = Dropped::new();
+        let mut outcome = Outcome::Stored;
+        let mut touch = Touch::default();
+        if let Some((cell, slot)) = self.find(&entry.key) {
+            let cold = self.slots.cold(slot);
+            let alive = now < cold.stale_until;
+            if alive && cold.epoch == entry.epoch && cold.snap > entry.snap {
+                self.stats.older += 1;
+                dropped.push((entry.value, entry.facts));
+                return Inserted { outcome: Outcome::Older, dropped };
+            }
+            // Out and in again, so that its bytes are free while room is made for its successor;
+            // the hits stay with the key.
+            touch = self.slots.hot(slot).touch;
+            dropped.extend(self.take(cell, slot, false));
+            outcome = Outcome::Replaced;
+        }
+        let size = entry.payload_bytes.saturating_add(u64::from(entry.facts_bytes));
+        let candidate = Candidate {
+            hash: hash(&entry.key),
+            charge: size.saturating_add(super::ENTRY_BYTES),
+            cost: entry.cost,
+        };
+        let Ok(payload_bytes) = u32::try_from(entry.payload_bytes) else {
+            return self.too_large(entry, dropped);
+        };
+        let floor = SHARD_BYTES + self.policy.bytes() + Slots::<V, F, P::Node>::SLOT + 256;
+        if floor.saturating_add(size) > self.capacity {
+            return self.too_large(entry, dropped);
+        }
+        let mut candidate = Some(candidate);
+        while self.bytes() + size + self.growth() > self.capacity {
+            match self.make_room(now, candidate.as_ref(), &mut dropped) {
+                Some(true) => candidate = None,
+                Some(false) => {
+                    self.stats.not_admitted += 1;
+                    dropped.push((entry.value, entry.facts));
+                    return Inserted { outcome: Outcome::NotAdmitted, dropped };
+                }
+                None => {
+                    // Empty and still no room: structures grown for many small entries.
+                    self.reset_structures();
+                    if self.bytes() + size + self.growth() > self.capacity {
+                        return self.too_large(entry, dropped);
+                    }
+                }
+            }
+        }
+        let tag = tag(&entry.key);
+        let stale_until = entry.stale_until.max(entry.fresh_until);
+        let slot = self.slots.take_slot(
+            Hot {
+                key: entry.key,
+                value: Some(entry.value),
+                fresh_until: entry.fresh_until,
+                checked: entry.checked,
+                touch,
+            },
+            Cold {
+                created: entry.created,
+                stale_until,
+                epoch: entry.epoch,
+                snap: entry.snap,
+                facts: entry.facts,
+                cost: u32::try_from(entry.cost).unwrap_or(u32::MAX),
+                payload_bytes,
+                facts_bytes: entry.facts_bytes,
+                node: P::Node::default(),
+            },
+        );
+        self.index.add(tag, slot);
+        self.held += size;
+        self.expiry.add(slot, stale_until, now);
+        self.policy.stored(&mut self.slots, slot, outcome == Outcome::Replaced);
+        match outcome {
+            Outcome::Replaced => self.stats.replaced += 1,
+            _ => self.stats.inserts += 1,
+        }
+        // The heaps may have grown by more than was foreseen.
+        while self.bytes() > self.capacity {
+            if self.make_room(now, None, &mut dropped).is_none() {
+                self.reset_structures();
+                break;
+            }
+        }
+        Inserted { outcome, dropped }
+    }
+
+    fn too_large(&mut self, entry: NewEntry<V, F>, mut dropped: Dropped<V, F>) -> Inserted<V, F> {
+        self.stats.too_large += 1;
+        dropped.push((entry.value, entry.facts));
+        Inserted { outcome: Outcome::TooLarge, dropped }
+    }
+
+    fn growth(&self) -> u64 {
+        self.slots.growth() + self.index.growth()
+    }
+
+    /// Takes one entry out, expired ones first. `Some(false)`: the candidate is refused; `None`: nothing is held.
+    fn make_room(&mut self, now: i64, candidate: Option<&Candidate>, dropped: &mut Dropped<V, F>) -> Option<bool> {
+        if let Some(parted) = self.expire_one(now) {
+            dropped.push(parted);
+            return Some(true);
+        }
+        match self.policy.victim(&mut self.slots, candidate)? {
+            Verdict::Evict(slot) => {
+                let key = self.slots.hot(slot).key;
+                let (cell, slot) = self.find(&key)?;
+                dropped.extend(self.part(cell, slot, Why::Evicted));
+                Some(true)
+            }
+            Verdict::Refuse => Some(false),
+        }
+    }
+
+    fn expire_one(&mut self, now: i64) -> Option<Parted<V, F>> {
+        let slots = &self.slots;
+        let slot = self.expiry.due(now, |slot| slots.deadline(slot))?;
+        let key = self.slots.hot(slot).key;
+        let (cell, slot) = self.find(&key)?;
+        self.part(cell, slot, Why::Expired)
+    }
+
+    pub(super) fn remove_expired(&mut self, now: i64, limit: usize) -> Dropped<V, F> {
+        let mut dropped = Dropped::new();
+        while dropped.len() < limit {
+            match self.expire_one(now) {
+                Some(parted) => dropped.push(parted),
+                None => break,
+            }
+        }
+        dropped
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8; 32]) -> Option<Parted<V, F>> {
+        let (cell, slot) = self.find(key)?;
+        self.part(cell, slot, Why::Removed)
+    }
+
+    pub(super) fn expire(&mut self, key: &[u8; 32], now: i64) -> bool {
+        let Some((_, slot)) = self.find(key) else {
+            return false;
+        };
+        let hot = self.slots.hot_mut(slot);
+        hot.fresh_until = hot.fresh_until.min(now);
+        true
+    }
+
+    /// Empties the shard and hands everything back, to be taken apart outside the lock.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = Parted<V, F>> + use<V, F, P> {
+        self.stats.removed += self.len() as u64;
+        self.held = 0;
+        let slots = self.reset_structures();
+        slots.into_values()
+    }
+
+    fn reset_structures(&mut self) -> Slots<V, F, P::Node> {
+        self.index = Index::default();
+        self.expiry = Expiry::default();
+        self.policy = P::new(self.capacity);
+        std::mem::take(&mut self.slots)
+    }
+
+    /// Calls `each` for the entries in up to `count` slots from `from`; the next slot, `None` at the end.
+    pub(super) fn scan(&self, from: u32, count: u32, each: &mut impl FnMut(&[u8; 32], &EntryView<'_, F>)) -> Option<u32> {
+        let end = u32::try_from(self.slots.count()).unwrap_or(u32::MAX);
+        let stop = from.saturating_add(count).min(end);
+        for slot in from..stop {
+            if self.value(slot).is_some() {
+                each(&self.slots.hot(slot).key, &self.view(slot));
+            }
+        }
+        (stop < end).then_some(stop)
+    }
+
+    fn part(&mut self, cell: usize, slot: u32, why: Why) -> Option<Parted<V, F>> {
+        match why {
+            Why::Evicted => {
+                let cold = self.slots.cold(slot);
+                self.stats.evictions += 1;
+                self.stats.evicted_bytes += cold.outside();
+                self.stats.evicted_cost += u64::from(cold.cost);
+            }
+            Why::Expired => self.stats.expirations += 1,
+            Why::Invalid => self.stats.invalidated += 1,
+            Why::Removed => self.stats.removed += 1,
+        }
+        self.take(cell, slot, why == Why::Evicted)
+    }
+
+    fn take(&mut self, cell: usize, slot: u32, evicted: bool) -> Option<Parted<V, F>> {
+        self.policy.leaving(&mut self.slots, slot, evicted);
+        self.held -= self.slots.cold(slot).outside();
+        self.index.remove(cell);
+        let parted = self.slots.give_back(slot);
+        let (slots, live) = (&self.slots, self.index.len());
+        self.expiry.tidy(live, |slot| slots.deadline(slot));
+        parted
+    }
+}
