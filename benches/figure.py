@@ -31,6 +31,8 @@ class Figure:
     ours: str = OURS
     """The contender the target is about."""
     notes: list[str] = field(default_factory=list)
+    unit: str = "x"
+    """What the ratios are in, when they are none."""
 
     @property
     def met(self) -> bool | None:
@@ -38,6 +40,29 @@ class Figure:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "ratios": {k: v._asdict() for k, v in self.ratios.items()}, "met": self.met}
+
+    def lines(self) -> list[str]:
+        """The row as a person reads it: cheapest first, ours marked."""
+        unit = "x" if self.unit == "x" else f" {self.unit}"
+        head = self.work
+        if self.target is not None:
+            verdict = "met" if self.met else f"MISSED by {self.excess()}"
+            head += f"\n  target: <= {self.target:g}{unit} {self.base if self.unit == 'x' else ''}".rstrip()
+            head += f" -> {verdict}"
+        rows = [head]
+        width = max(map(len, self.ratios))
+        for name, spread in sorted(self.ratios.items(), key=lambda item: item[1].median):
+            mark = ">" if name == self.ours else " "
+            sign = "x" if self.unit == "x" else " "
+            ratio = f"{spread.median:9.2f}{sign} [{spread.low:.2f} .. {spread.high:.2f}]"
+            rows.append(f"  {mark} {name:<{width}} {ratio:<28} {self.absolute.get(name, '')}".rstrip())
+        rows += [f"    {note}" for note in self.notes]
+        return rows
+
+    def excess(self) -> str:
+        """How far from the target."""
+        measured, target = self.ratios[self.ours].median, self.target or 0.0
+        return f"{measured - target:.0f} {self.unit}" if self.unit != "x" else f"{measured / target:.2f}x"
 
 
 def duration(ns: float) -> str:

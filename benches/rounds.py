@@ -8,10 +8,12 @@ but are not counted.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
 import statistics
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from time import process_time_ns
 from typing import Any, NamedTuple
@@ -126,3 +128,24 @@ def pedantic(benchmark: Any, contender: Contender, *, size: int) -> None:
     benchmark.pedantic(
         contender.run, setup=lambda: ((contender.prepare(size),), {}), rounds=20, warmup_rounds=1
     )
+
+
+def pedantic_async(
+    benchmark: Any,
+    entrants: Callable[[], AbstractAsyncContextManager[dict[str, AsyncContender]]],
+    name: str,
+    *,
+    size: int,
+) -> None:
+    """The same for a contender that lives in an event loop."""
+    with asyncio.Runner() as runner:
+        manager = entrants()
+        contender = runner.run(manager.__aenter__())[name]
+        benchmark.extra_info["operations per round"] = size
+        benchmark.pedantic(
+            lambda batch: runner.run(contender.run(batch)),
+            setup=lambda: ((contender.prepare(size),), {}),
+            rounds=20,
+            warmup_rounds=1,
+        )
+        runner.run(manager.__aexit__(None, None, None))

@@ -40,7 +40,7 @@ def _each(call: Callable[[Any], object]) -> Callable[[list[Any]], None]:
     return run
 
 
-def _langchain_messages(request: Request) -> tuple[list[Any], str]:
+def langchain_messages(request: Request) -> tuple[list[Any], str]:
     """A chat model's two cache keys are dumped from its message objects and from its other parameters."""
     messages = [MESSAGE_TYPES[message["role"]](message["content"]) for message in request["messages"]]
     others = {name: value for name, value in request.items() if name != "messages"}
@@ -69,7 +69,7 @@ def contenders(make: Callable[[], Request]) -> dict[str, Contender]:
         ),
         "litellm": Contender(batch, _each(lambda request: litellm_key(**request))),
         "langchain-core": Contender(
-            lambda size: [_langchain_messages(request) for request in batch(size)],
+            lambda size: [langchain_messages(request) for request in batch(size)],
             _each(lambda key: (langchain_dumps(key[0]), key[1])),
         ),
     }
@@ -80,10 +80,10 @@ def _rename(times: Times, name: str) -> Times:
 
 
 def chat(rounds: int) -> Iterator[Figure]:
-    sizes = {"langchain-core": 5, "litellm": 10, "json+sha256": 20}
-    cold = interleave(contenders(cold_chat_request), size=50, rounds=4 * rounds, sizes=sizes)
+    sizes = {"langchain-core": 2, "litellm": 5, "json+sha256": 10}
+    cold = interleave(contenders(cold_chat_request), size=20, rounds=6 * rounds, sizes=sizes)
     yield from_times("fingerprint of a 4.3 KB chat request, cold memo", cold, BASE, target=1.3)
-    warm = interleave(contenders(chat_request), size=50, rounds=4 * rounds, sizes=sizes)
+    warm = interleave(contenders(chat_request), size=20, rounds=6 * rounds, sizes=sizes)
     yield from_times("fingerprint of a 4.3 KB chat request, warm memo", warm, BASE, target=0.7)
 
 
