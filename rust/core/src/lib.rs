@@ -8,4 +8,5 @@
 pub mod canonical;
 pub mod fingerprint;
 pub mod l1;
+pub mod markers;
 pub mod profile;
