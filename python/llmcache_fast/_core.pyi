@@ -2,6 +2,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
+def fingerprint(
+    request: object,
+    namespace: str = "default",
+    profile: str = "generic",
+    variant: object = None,
+    normalize: str | None = None,
+) -> bytes: ...
+
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
 

@@ -303,8 +303,7 @@ class WriteBehind:
         error = await self._attempt(batch)
         while error is not None:
             if isinstance(error, TierUnavailableError) or getattr(error, "reason", "") == "busy":
-                self._failed(batch, error)
-                self._pause()
+                self._failed(batch, error, tier_failed=True)
                 break
             if len(batch) == 1:
                 self._failed(batch, error)
@@ -313,8 +312,7 @@ class WriteBehind:
             first, second = batch[: len(batch) // 2], batch[len(batch) // 2 :]
             first_error, second_error = await self._attempt(first), await self._attempt(second)
             if first_error is not None and second_error is not None:
-                self._failed(batch, second_error)
-                self._pause()
+                self._failed(batch, second_error, tier_failed=True)
                 break
             batch, error = (first, first_error) if first_error is not None else (second, second_error)
         self._notify()
@@ -342,8 +340,10 @@ class WriteBehind:
             self._forget(item)
         return None
 
-    def _failed(self, batch: list[_Item], error: Exception) -> None:
+    def _failed(self, batch: list[_Item], error: Exception, *, tier_failed: bool = False) -> None:
         now = anyio.current_time()
+        if tier_failed:
+            self._pause()
         for item in batch:
             key = item.record.key
             del self._writing[key]
@@ -363,7 +363,10 @@ class WriteBehind:
                 self._forget(item)
                 continue
             self._count(retries=1)
-            heapq.heappush(self._delayed, (now + self._delay(item.attempts), next(self._ties), item))
+            if tier_failed:  # the pause is the delay of all, so they stay one batch
+                self._ready.append(item)
+            else:
+                heapq.heappush(self._delayed, (now + self._delay(item.attempts), next(self._ties), item))
             self._remember_worth(item)
 
     def _pause(self) -> None:
