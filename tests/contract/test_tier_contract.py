@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from llmcache_fast._errors import TierError
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
 from llmcache_fast.tiers.base import NEVER, Authority, StoredRecord, Tier

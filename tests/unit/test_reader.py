@@ -7,6 +7,7 @@ import hashlib
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+
 from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.actors.reader import ReadActor
 from llmcache_fast.testing import Fault, FaultyTier, MemoryTier
@@ -161,13 +162,12 @@ async def test_no_waiter_is_left_behind_when_the_actor_ends() -> None:
             await actor.get(key(number))
         ended.append(info.value.reason)
 
-    async with anyio.create_task_group() as readers:
-        async with anyio.create_task_group() as group:
-            await group.start(actor.run)
-            readers.start_soon(read, 0)
-            readers.start_soon(read, 1)
-            while actor.statistics().reads < 2 or not tier.calls["get_many"]:
-                await checkpoint()
-            group.cancel_scope.cancel()
+    async with anyio.create_task_group() as readers, anyio.create_task_group() as group:
+        await group.start(actor.run)
+        readers.start_soon(read, 0)
+        readers.start_soon(read, 1)
+        while actor.statistics().reads < 2 or not tier.calls["get_many"]:
+            await checkpoint()
+        group.cancel_scope.cancel()
     assert ended == ["closed", "closed"]
     await read(2)

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+
 from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.actors.write_behind import WriteBehind, WriteReport
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, Plan, fail_first
