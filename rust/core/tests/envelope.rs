@@ -1,8 +1,8 @@
 //! The wire form: round trips, every refusal, golden vectors, and hostile bytes.
 
 use llmcache_core::envelope::{
-    CHECKSUM_LEN, ContentType, DecodeError, EncodeError, HEADER_LEN, Header, Kind, OVERHEAD, decode, encode,
-    inspect,
+    CHECKSUM_LEN, ContentType, DecodeError, EncodeError, HEADER_LEN, Header, Kind, OVERHEAD,
+    decode, encode, inspect,
 };
 use proptest::prelude::*;
 
@@ -24,7 +24,13 @@ fn header() -> Header {
 }
 
 fn sample() -> Vec<u8> {
-    encode(&header(), "support-bot", b"\x81\xa1t\x01", b"{\"answer\":42}").unwrap()
+    encode(
+        &header(),
+        "support-bot",
+        b"\x81\xa1t\x01",
+        b"{\"answer\":42}",
+    )
+    .unwrap()
 }
 
 fn reading(bytes: &[u8]) -> Result<(), DecodeError> {
@@ -54,11 +60,20 @@ fn a_record_comes_back_as_it_was() {
 #[test]
 fn a_record_of_another_question_is_told_apart_from_damage() {
     let bytes = sample();
-    assert_eq!(decode(&bytes, "support-bo", &FINGERPRINT).unwrap_err(), DecodeError::WrongNamespace);
-    assert_eq!(decode(&bytes, "", &FINGERPRINT).unwrap_err(), DecodeError::WrongNamespace);
+    assert_eq!(
+        decode(&bytes, "support-bo", &FINGERPRINT).unwrap_err(),
+        DecodeError::WrongNamespace
+    );
+    assert_eq!(
+        decode(&bytes, "", &FINGERPRINT).unwrap_err(),
+        DecodeError::WrongNamespace
+    );
     let mut other = FINGERPRINT;
     other[31] ^= 1;
-    assert_eq!(decode(&bytes, "support-bot", &other).unwrap_err(), DecodeError::WrongFingerprint);
+    assert_eq!(
+        decode(&bytes, "support-bot", &other).unwrap_err(),
+        DecodeError::WrongFingerprint
+    );
 }
 
 #[test]
@@ -74,10 +89,19 @@ fn every_kind_of_damage_has_its_name() {
     assert_eq!(reading(&changed(4, 2)), Err(DecodeError::Version(2)));
     assert_eq!(reading(&changed(6, 1)), Err(DecodeError::Flags(1)));
     assert_eq!(reading(&changed(7, 0x80)), Err(DecodeError::Flags(0x8000)));
-    assert_eq!(reading(&changed(HEADER_LEN + 20, 0)), Err(DecodeError::Checksum));
+    assert_eq!(
+        reading(&changed(HEADER_LEN + 20, 0)),
+        Err(DecodeError::Checksum)
+    );
     assert_eq!(reading(&resealed(changed(8, 3))), Err(DecodeError::Kind(3)));
-    assert_eq!(reading(&resealed(changed(9, 5))), Err(DecodeError::ContentType(5)));
-    assert_eq!(reading(&resealed(changed(HEADER_LEN, 0xFF))), Err(DecodeError::NamespaceText));
+    assert_eq!(
+        reading(&resealed(changed(9, 5))),
+        Err(DecodeError::ContentType(5))
+    );
+    assert_eq!(
+        reading(&resealed(changed(HEADER_LEN, 0xFF))),
+        Err(DecodeError::NamespaceText)
+    );
     let mut longer = sample();
     longer.push(0);
     assert_eq!(reading(&longer), Err(DecodeError::Trailing));
@@ -109,31 +133,51 @@ fn every_prefix_is_truncated_and_every_flipped_bit_is_seen() {
 #[test]
 fn what_cannot_be_a_record_is_refused() {
     let name = "x".repeat(65_536);
-    assert_eq!(encode(&header(), &name, b"", b"").unwrap_err(), EncodeError::Namespace(65_536));
+    assert_eq!(
+        encode(&header(), &name, b"", b"").unwrap_err(),
+        EncodeError::Namespace(65_536)
+    );
     let bytes = encode(&header(), &name[1..], b"", b"").unwrap();
-    assert_eq!(decode(&bytes, &name[1..], &FINGERPRINT).unwrap().payload, b"");
+    assert_eq!(
+        decode(&bytes, &name[1..], &FINGERPRINT).unwrap().payload,
+        b""
+    );
 }
 
 fn field<'a>(line: &'a str, name: &str) -> &'a str {
-    let start = line.find(&format!("\"{name}\": ")).unwrap_or_else(|| panic!("{name} in {line}"));
+    let start = line
+        .find(&format!("\"{name}\": "))
+        .unwrap_or_else(|| panic!("{name} in {line}"));
     let rest = &line[start + name.len() + 4..];
-    let end = if let Some(text) = rest.strip_prefix('"') { text.find('"').unwrap() + 2 } else { rest.find([',', '}']).unwrap() };
+    let end = if let Some(text) = rest.strip_prefix('"') {
+        text.find('"').unwrap() + 2
+    } else {
+        rest.find([',', '}']).unwrap()
+    };
     rest[..end].trim_matches('"')
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 #[test]
 fn the_golden_vectors_hold() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/envelope_v1.json");
-    let text = std::fs::read_to_string(path).expect("the golden vectors are beside the Python tests");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/golden/envelope_v1.json"
+    );
+    let text =
+        std::fs::read_to_string(path).expect("the golden vectors are beside the Python tests");
     let mut seen = 0;
     for line in text.lines().filter(|line| line.contains("\"record\"")) {
         let header = Header {
             kind: Kind::from_code(field(line, "kind").parse().unwrap()).unwrap(),
-            content_type: ContentType::from_code(field(line, "content_type").parse().unwrap()).unwrap(),
+            content_type: ContentType::from_code(field(line, "content_type").parse().unwrap())
+                .unwrap(),
             epoch: field(line, "epoch").parse().unwrap(),
             snap: field(line, "snap").parse().unwrap(),
             created: field(line, "created").parse().unwrap(),
@@ -146,15 +190,26 @@ fn the_golden_vectors_hold() {
         let namespace = String::from_utf8(hex(field(line, "namespace"))).unwrap();
         let (facts, payload) = (hex(field(line, "facts")), hex(field(line, "payload")));
         let record = hex(field(line, "record"));
-        assert_eq!(encode(&header, &namespace, &facts, &payload).unwrap(), record, "{line}");
+        assert_eq!(
+            encode(&header, &namespace, &facts, &payload).unwrap(),
+            record,
+            "{line}"
+        );
         let view = decode(&record, &namespace, &header.fingerprint).unwrap();
-        assert_eq!((view.header, view.facts, view.payload), (header, &facts[..], &payload[..]));
+        assert_eq!(
+            (view.header, view.facts, view.payload),
+            (header, &facts[..], &payload[..])
+        );
         seen += 1;
     }
     assert!(seen >= 5);
     for line in text.lines().filter(|line| line.contains("\"refused\"")) {
         let bytes = hex(field(line, "bytes"));
-        assert_eq!(inspect(&bytes).unwrap_err().reason(), field(line, "refused"), "{line}");
+        assert_eq!(
+            inspect(&bytes).unwrap_err().reason(),
+            field(line, "refused"),
+            "{line}"
+        );
         seen += 1;
     }
     assert!(seen >= 12);
