@@ -11,4 +11,5 @@ pub mod disk;
 pub mod envelope;
 pub mod fingerprint;
 pub mod l1;
+pub mod markers;
 pub mod profile;
