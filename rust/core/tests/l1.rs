@@ -26,11 +26,7 @@ fn entry(n: u64, value: u64, bytes: u64) -> NewEntry<u64, Vec<u64>> {
 #[test]
 fn an_entry_is_fresh_then_stale_then_gone() {
     let l1 = L1::<u64, Vec<u64>>::new(Config::new(1 << 20));
-    let timed = NewEntry {
-        fresh_until: 10,
-        stale_until: 20,
-        ..entry(1, 7, 100)
-    };
+    let timed = NewEntry { fresh_until: 10, stale_until: 20, ..entry(1, 7, 100) };
     assert_eq!(l1.insert(timed, 0).outcome, Outcome::Stored);
     assert_eq!(l1.get(&key(1), 9, 1, |_| false), Lookup::Fresh(7));
     assert_eq!(l1.get(&key(1), 10, 1, |_| false), Lookup::Stale(7));
@@ -47,11 +43,7 @@ fn a_full_shard_evicts_and_never_exceeds_its_capacity() {
         assert_eq!(inserted.outcome, Outcome::Stored);
         assert!(l1.bytes() <= l1.capacity());
     }
-    assert!(
-        l1.len() as u64 * (550 + ENTRY_BYTES) > 900_000,
-        "{}",
-        l1.len()
-    );
+    assert!(l1.len() as u64 * (550 + ENTRY_BYTES) > 900_000, "{}", l1.len());
     let stats = l1.stats()[0];
     assert_eq!(stats.evictions + stats.len, 20_000);
 }

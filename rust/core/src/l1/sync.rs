@@ -31,8 +31,6 @@ impl<T> Lock<T> {
 
     #[cfg(feature = "shuttle")]
     pub(super) fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
-        self.inner
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

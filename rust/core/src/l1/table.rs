@@ -46,10 +46,7 @@ impl Index {
 
     /// Cell and slot of the first candidate for which `is_it` holds.
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the halves of a packed cell"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of a packed cell")]
     pub(super) fn find(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Option<(usize, u32)> {
         let cells = &self.cells[..];
         if cells.is_empty() {
@@ -143,12 +140,7 @@ pub(super) struct Slots<V, F, N> {
 
 impl<V, F, N> Default for Slots<V, F, N> {
     fn default() -> Self {
-        Self {
-            hot: Vec::new(),
-            cold: Vec::new(),
-            free: NIL,
-            used: 0,
-        }
+        Self { hot: Vec::new(), cold: Vec::new(), free: NIL, used: 0 }
     }
 }
 
@@ -186,12 +178,7 @@ impl<V, F, N> Slots<V, F, N> {
         if self.free != NIL || self.count() < self.allocated() {
             return 0;
         }
-        self.step() as u64 * Self::SLOT
-            + if self.hot.len() == self.hot.capacity() {
-                4 * Self::DIRECTORY
-            } else {
-                0
-            }
+        self.step() as u64 * Self::SLOT + if self.hot.len() == self.hot.capacity() { 4 * Self::DIRECTORY } else { 0 }
     }
 
     /// Slots to add at once: an eighth of what is there, within the page.
@@ -226,10 +213,7 @@ impl<V, F, N> Slots<V, F, N> {
 
     /// Deadline of the entry in a slot, `None` for a free one.
     pub(super) fn deadline(&self, slot: u32) -> Option<i64> {
-        self.hot(slot)
-            .value
-            .as_ref()
-            .map(|_| self.cold(slot).stale_until)
+        self.hot(slot).value.as_ref().map(|_| self.cold(slot).stale_until)
     }
 
     pub(super) fn take_slot(&mut self, hot: Hot<V>, cold: Cold<F, N>) -> u32 {
@@ -280,8 +264,7 @@ impl<V, F, N> Slots<V, F, N> {
     pub(super) fn into_values(self) -> impl Iterator<Item = (V, Option<Box<F>>)> {
         let hot = self.hot.into_iter().flatten();
         let cold = self.cold.into_iter().flatten();
-        hot.zip(cold)
-            .filter_map(|(hot, cold)| Some((hot.value?, cold.facts)))
+        hot.zip(cold).filter_map(|(hot, cold)| Some((hot.value?, cold.facts)))
     }
 }
 
@@ -289,10 +272,7 @@ impl<V, F, N> Nodes<N> for Slots<V, F, N> {
     #[inline]
     fn live(&self, slot: u32) -> bool {
         let (page, at) = split(slot);
-        self.hot
-            .get(page)
-            .and_then(|page| page.get(at))
-            .is_some_and(|hot| hot.value.is_some())
+        self.hot.get(page).and_then(|page| page.get(at)).is_some_and(|hot| hot.value.is_some())
     }
     #[inline]
     fn touch(&self, slot: u32) -> Touch {

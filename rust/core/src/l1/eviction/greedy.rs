@@ -57,8 +57,7 @@ impl Greedy {
     pub(super) fn forget<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, slot: u32) {
         slots.node_mut(slot).priority = 0;
         if self.heap.is_littered(slots.len()) {
-            self.heap
-                .retain(|bits, slot| is_queued(slots, slot, bits).then_some(bits));
+            self.heap.retain(|bits, slot| is_queued(slots, slot, bits).then_some(bits));
         }
     }
 

@@ -13,11 +13,7 @@ pub struct Ours {
 impl Ours {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn worth(&self, cost: u64, charge: u64) -> f32 {
-        let cost = if cost == 0 {
-            self.mean_cost
-        } else {
-            cost as f32
-        };
+        let cost = if cost == 0 { self.mean_cost } else { cost as f32 };
         (cost / charge as f32).powf(1.3)
     }
 }
@@ -31,10 +27,7 @@ impl Policy for Ours {
     type Node = GreedyNode;
 
     fn new(_capacity: u64) -> Self {
-        Self {
-            queue: Greedy::default(),
-            mean_cost: 1.0,
-        }
+        Self { queue: Greedy::default(), mean_cost: 1.0 }
     }
 
     #[inline]
@@ -59,11 +52,7 @@ impl Policy for Ours {
         self.queue.forget(slots, slot);
     }
 
-    fn victim<S: Nodes<GreedyNode>>(
-        &mut self,
-        slots: &mut S,
-        _candidate: Option<&Candidate>,
-    ) -> Option<Verdict> {
+    fn victim<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, _candidate: Option<&Candidate>) -> Option<Verdict> {
         let (slot, priority) = self.queue.least(slots, gain)?;
         self.queue.sink(slots, slot, priority);
         Some(Verdict::Evict(slot))
