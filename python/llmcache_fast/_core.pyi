@@ -5,6 +5,14 @@ from typing import Any, Literal, TypeVar, final, overload
 _T = TypeVar("_T")
 _D = TypeVar("_D")
 
+def fingerprint(
+    request: object,
+    namespace: str = "default",
+    profile: str = "generic",
+    variant: object = None,
+    normalize: str | None = None,
+) -> bytes: ...
+
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
 

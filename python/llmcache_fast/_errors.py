@@ -6,7 +6,7 @@
     +-- ConfigurationError (also ValueError)      an option that cannot work: what, where, what to do
     +-- UnkeyableRequestError (also ValueError)   a request without a canonical form
     +-- UnstorableValueError (also TypeError)     a value that `set` cannot store
-    +-- CacheClosedError (also RuntimeError)      used outside `async with`, after `aclose`, or in a forked child
+    +-- CacheClosedError (also RuntimeError)      used outside `async with`, after `aclose`, in a forked child
     +-- NotCachedError (also LookupError)         `only_if_cached` and nothing is
     +-- FlightError
     |   +-- ComputationError                      the computation failed; `__cause__` is its exception

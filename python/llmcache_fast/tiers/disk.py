@@ -70,7 +70,7 @@ class DiskTier:
 
     @classmethod
     def from_url(cls, url: str, *, clock: Callable[[], int] = clock_micros) -> DiskTier:
-        """The tier of `disk:///absolute/path`, with the options `max_bytes` (`10GiB`) and `budget` (seconds)."""
+        """The tier of `disk:///absolute/path`; options: `max_bytes` (`10GiB`), `budget` (seconds)."""
         parts = urlsplit(url)
         if parts.scheme != "disk" or parts.netloc or not parts.path.startswith("/") or parts.fragment:
             raise ConfigurationError(
@@ -95,7 +95,7 @@ class DiskTier:
         store = await self._in_thread(DiskStore, str(self.path), self.max_bytes, self.budget)
         if store.set_aside is not None:
             _log.warning(
-                "disk tier %s was damaged: the old database is kept as %s, the cache starts with an empty one",
+                "disk tier %s was damaged: the old database is kept as %s, an empty one takes its place",
                 self.path,
                 store.set_aside,
             )
