@@ -1,7 +1,7 @@
 """Writes `fingerprint_v1.json` with the plain-Python reference.
 
-Run `python tests/golden/make_fingerprint_vectors.py` to add vectors. A vector that is there already never changes within format version 1; the script refuses
-to write if one would.
+Run `python -m tests.golden.make_fingerprint_vectors` to add vectors. A vector that is there already never
+changes within format version 1: the script refuses to write if one would.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "properties")]
+from tests.golden.vector_form import revive
+from tests.properties import reference_fingerprint as reference
 
-import reference_fingerprint as reference  # noqa: E402 - the folder of this script is no package
-from vector_form import revive  # noqa: E402
-
-TARGET = HERE / "fingerprint_v1.json"
+TARGET = Path(__file__).parent / "fingerprint_v1.json"
 SHOWN = 2048  # canonical forms up to this many bytes stand in the file
 
 Form = Any

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import datetime
 import decimal
 import enum
+import functools
 import gc
 import math
 import random
@@ -18,16 +18,18 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import canonical_decoder
+
 import msgspec
 import pydantic
 import pytest
-import reference_fingerprint as reference
+
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import llmcache_fast
 from llmcache_fast._errors import UnkeyableRequestError
+from tests.properties import canonical_decoder
+from tests.properties import reference_fingerprint as reference
 
 clean_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 long_text = st.builds(lambda text, n: text * n, clean_text, st.integers(1, 60))
@@ -917,8 +919,9 @@ class Vandal(collections.UserDict[str, Any]):
         return {"x": "y" * 400}.items()
 
 
-def test_containers_that_change_during_the_walk() -> None:
-    for round_ in range(50):
+@pytest.mark.parametrize("act", range(7))
+def test_containers_that_change_during_the_walk(act: int) -> None:
+    for turn in range(20):
         items: list[Any] = []
         table: dict[str, Any] = {}
         group = {f"s{i}" * 200 for i in range(5)}
@@ -926,17 +929,16 @@ def test_containers_that_change_during_the_walk() -> None:
             items.clear,
             table.clear,
             group.clear,
-            lambda: table.update({f"n{i}": "z" * 500 for i in range(100)}),  # noqa: B023
-            lambda: items.extend(range(1000)),  # noqa: B023
-            lambda: items.__setitem__(slice(None), []),  # noqa: B023
-            lambda: table.pop("text", None),  # noqa: B023
+            functools.partial(table.update, {f"n{i}": "z" * 500 for i in range(100)}),
+            functools.partial(items.extend, range(1000)),
+            functools.partial(items.__setitem__, slice(None), []),
+            functools.partial(table.pop, "text", None),
         ]
-        vandal = Vandal(acts[round_ % len(acts)])
-        table.update({"first": vandal, "text": "t" * (300 + round_), "group": group, "list": items})
-        items += ["a" * (400 + round_), vandal, "b" * 500, table, group]
+        vandal = Vandal(acts[act])
+        table.update({"first": vandal, "text": "t" * (300 + turn), "group": group, "list": items})
+        items += ["a" * (400 + turn), vandal, "b" * 500, group]
         for request in (table, items, {"a": [items, table], "b": "c" * 300}):
-            with contextlib.suppress(UnkeyableRequestError):  # what is left may have no form, or be a cycle
-                assert len(rust(request)) == 32
+            assert len(rust(request)) == 32
 
 
 def test_a_walk_inside_a_walk() -> None:
