@@ -14,6 +14,9 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock rust-toolchain.toml) \
 	$(shell find rust -name target -prune -o -name fuzz -prune -o \( -name '*.rs' -o -name Cargo.toml -o -name build.rs \) -print)
 
+# Cargo always builds the versions of Cargo.lock; in CI a lock that does not fit the manifests is an error.
+LOCKED := $(if $(CI),--locked)
+
 # One interpreter for maturin, clippy and tests: pyo3 is not compiled anew for each of them.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
@@ -35,12 +38,12 @@ $(VENV)/.created: .ci/check-tools
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "building the extension (release); the first time takes a few minutes"
 	@$(PIP_INSTALL) -c constraints.txt -r <($(BIN)/python .ci/requirements.py demo)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=$(LOCKED) $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.built
 
 $(VENV)/.built: $(RUST_SOURCES) | $(VENV)/.installed
 	@.ci/check-tools >/dev/null
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release --locked --skip-install >/dev/null
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release $(LOCKED) --skip-install >/dev/null
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
@@ -68,13 +71,13 @@ test: test-core test-python ## core tests (cargo) and the Python suite
 
 test-core:
 	@.ci/check-tools >/dev/null
-	cargo test --locked --quiet -p llmcache-core
+	cargo test $(LOCKED) --quiet -p llmcache-core
 
 test-python: dev system
 	$(BIN)/python -m pytest
 
 test-long: dev system ## the same with the tests that take minutes and larger random searches
-	cargo test --locked --quiet --release -p llmcache-core -- --include-ignored
+	cargo test $(LOCKED) --quiet --release -p llmcache-core -- --include-ignored
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m "not soak"
 
 FUZZ_SECONDS ?= 60
@@ -88,7 +91,7 @@ soak: dev system ## the tests that run as long as they are told: SOAK_SECONDS (6
 
 lint: dev ## formatting, lints, types, import rules, stubs of the extension
 	cargo fmt --all --check
-	cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+	cargo clippy $(LOCKED) --quiet --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -20,6 +20,13 @@ pub(crate) fn unkeyable(py: Python<'_>, reason: &str, path: &str) -> PyErr {
     raise(py, &CLASS, "UnkeyableRequestError", (reason, path))
 }
 
+/// `CacheClosedError`.
+#[cold]
+pub(crate) fn closed(py: Python<'_>) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    raise(py, &CLASS, "CacheClosedError", ("the cache is not open: use it inside `async with LLMCache(...) as cache`",))
+}
+
 fn raise<'py, A>(
     py: Python<'py>,
     cell: &'static PyOnceLock<Py<PyType>>,

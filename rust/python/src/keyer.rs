@@ -56,13 +56,7 @@ impl Prefix {
         profile: &str,
         variant: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let profile = Profile::named(profile).ok_or_else(|| {
-            let known: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
-            PyValueError::new_err(format!(
-                "profile: there is none named {profile:?}; known are {}",
-                known.join(", ")
-            ))
-        })?;
+        let profile = PROFILES[self::profile(profile)?];
         let mut writer = Writer::default();
         writer.raw(&MAGIC);
         writer.text(namespace);
@@ -288,4 +282,18 @@ pub(crate) fn nfc(normalize: Option<&str>) -> PyResult<bool> {
             "normalize: must be None or \"NFC\", not {other:?}"
         ))),
     }
+}
+
+/// The place in `PROFILES` of the profile of that name.
+///
+/// # Errors
+/// `ValueError` that names the known ones.
+pub(crate) fn profile(name: &str) -> PyResult<usize> {
+    PROFILES.iter().position(|profile| profile.name == name).ok_or_else(|| {
+        let known: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
+        PyValueError::new_err(format!(
+            "profile: there is none named {name:?}; known are {}",
+            known.join(", ")
+        ))
+    })
 }

@@ -11,12 +11,19 @@ use pyo3::types::PyBytes;
 use crate::memo::Memo;
 
 mod builtins;
+mod clock;
+mod disk;
+mod engine;
+mod entries;
+mod envelope;
 mod error;
 mod keyer;
 mod leaf;
 mod memo;
+mod ready;
 mod rules;
 mod shape;
+mod stored;
 mod walk;
 
 /// The 32-byte fingerprint of a request: see `docs/reference/fingerprint.md`.
@@ -50,5 +57,11 @@ fn fingerprint<'py>(
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(fingerprint, module)?)?;
-    Ok(())
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<clock::Clock>()?;
+    module.add_class::<stored::Encoded>()?;
+    module.add_class::<stored::View>()?;
+    disk::register(module)?;
+    envelope::register(module)?;
+    ready::init(module.py())
 }
