@@ -310,9 +310,13 @@ def profiles() -> list[Case]:
             "text": {"format": {"type": "json_schema", "schema": schema}},
         }
         cases.append((f"openai.responses: schemas, {order} order", asked, {"profile": "openai.responses"}))
-        asked = message | {"tools": [{"name": "f", "input_schema": schema}]}
+        asked_of_claude = message | {"tools": [{"name": "f", "input_schema": schema}]}
         cases.append(
-            (f"anthropic.messages: tool schema, {order} order", asked, {"profile": "anthropic.messages"})
+            (
+                f"anthropic.messages: tool schema, {order} order",
+                asked_of_claude,
+                {"profile": "anthropic.messages"},
+            )
         )
     cases.append(
         (
@@ -372,7 +376,7 @@ def main() -> None:
             sys.exit(f"format version 1 is fixed: these vectors would change or go: {changed + sorted(gone)}")
     lines = ",\n".join(json.dumps(v) for v in vectors)
     TARGET.write_text(f'{{"format": 1, "vectors": [\n{lines}\n]}}\n')
-    print(f"{len(vectors)} vectors, {TARGET.stat().st_size} bytes")
+    print(f"{len(vectors)} vectors, {TARGET.stat().st_size} bytes")  # noqa: T201
 
 
 if __name__ == "__main__":
