@@ -21,6 +21,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 
 class LLMCacheError(Exception):
     """Base of all exceptions of this package."""
@@ -106,13 +109,26 @@ class WaitTimeoutError(LLMCacheError, TimeoutError):
 class TierError(LLMCacheError):
     """A tier failed. Callers of the cache never see it: it is counted and logged.
 
-    `tier` is the tier's name, `operation` what was asked of it.
+    `tier` is the tier's name, `operation` what was asked of it, `reason` a short stable name of the cause
+    (`busy`, `full`, `corrupt`, ...), `message` the sentence without the other three.
     """
 
-    def __init__(self, message: str, *, tier: str = "", operation: str = "") -> None:
+    def __init__(self, message: str, *, tier: str = "", operation: str = "", reason: str = "") -> None:
         super().__init__(f"{tier}.{operation}: {message}" if tier else message)
+        self.message = message
         self.tier = tier
         self.operation = operation
+        self.reason = reason
+
+    def again(self) -> TierError:
+        """A new exception of the same facts, for another waiter of the same failed operation."""
+        return type(self)(self.message, tier=self.tier, operation=self.operation, reason=self.reason)
+
+    def __reduce__(self) -> tuple[Callable[[], TierError], tuple[()]]:
+        build = partial(
+            type(self), self.message, tier=self.tier, operation=self.operation, reason=self.reason
+        )
+        return build, ()
 
 
 class TierUnavailableError(TierError):

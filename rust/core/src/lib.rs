@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod canonical;
+pub mod disk;
+pub mod envelope;
 pub mod fingerprint;
 pub mod l1;
 pub mod markers;

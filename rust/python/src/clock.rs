@@ -19,11 +19,13 @@ pub(crate) struct Clock {
 impl Clock {
     /// The system's clock, until `set` is called.
     #[new]
-    pub(crate) fn new() -> Self {
+    #[pyo3(signature = (*_arguments))]
+    fn new(_arguments: &Bound<'_, PyAny>) -> Self {
         Self { time: Arc::new(AtomicI64::new(SYSTEM)) }
     }
 
     /// Microseconds since 1970, exactly.
+    #[pyo3(name = "__call__")]
     pub(crate) fn now(&self) -> i64 {
         match self.time.load(Ordering::Relaxed) {
             SYSTEM => system(),

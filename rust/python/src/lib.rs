@@ -12,8 +12,10 @@ use crate::memo::Memo;
 
 mod builtins;
 mod clock;
+mod disk;
 mod engine;
 mod entries;
+mod envelope;
 mod error;
 mod keyer;
 mod leaf;
@@ -59,5 +61,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<clock::Clock>()?;
     module.add_class::<stored::Encoded>()?;
     module.add_class::<stored::View>()?;
+    disk::register(module)?;
+    envelope::register(module)?;
     ready::init(module.py())
 }
