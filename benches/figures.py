@@ -2,9 +2,9 @@
 
     python -m benches.figures [--only NAME ...] [--rounds N] [--json FILE] [--trace FILE ...]
 
-Each row prints what the work is, what each contender takes relative to the base of the row (median and quartiles
-of interleaved rounds), the target, and whether it is met. Nothing fails here: a missed target is a fact to
-report.
+Each row prints what the work is, what each contender takes relative to the base of the row (median and
+quartiles of interleaved rounds), the target, and whether it is met. Nothing fails here: a missed target is
+a fact to report.
 """
 
 from __future__ import annotations
