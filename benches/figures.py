@@ -64,9 +64,7 @@ def main() -> None:
         "--rounds", type=int, default=15, help="interleaved rounds (15); more narrow the spread"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there as well")
-    parser.add_argument(
-        "--trace", nargs="*", default=[], metavar="FILE", help="trace files to replay as well"
-    )
+    parser.add_argument("--trace", nargs="*", default=[], metavar="FILE", help="trace files to replay")
     options = parser.parse_args()
 
     where = machine()

@@ -1,4 +1,4 @@
-"""Share of the optimum's dollars by eviction policy: the replay bench of the core, and any trace files given.
+"""Share of the optimum's dollars by eviction policy: the replay bench of the core, or any trace files given.
 
 It is Rust (`cargo bench -p llmcache-core --bench replay`): this passes its table through.
 """
@@ -12,11 +12,19 @@ ROOT = Path(__file__).parent.parent
 
 
 def table(traces: list[str]) -> str:
-    """The bench's own output. `traces`: files to replay besides the workload that it generates."""
-    if not (ROOT / "rust" / "core" / "benches" / "replay.rs").exists():
-        return "no rust/core/benches/replay.rs in this checkout"
+    """The bench's own output. `traces`: files to replay instead of the workloads that it generates."""
     return subprocess.run(
-        ["cargo", "bench", "--quiet", "-p", "llmcache-core", "--bench", "replay", "--", *traces],
+        [
+            "cargo",
+            "bench",
+            "--quiet",
+            "-p",
+            "llmcache-core",
+            "--bench",
+            "replay",
+            "--",
+            *(str(Path(trace).resolve()) for trace in traces),
+        ],
         cwd=ROOT,
         check=True,
         capture_output=True,
