@@ -24,7 +24,6 @@ from llmcache_fast._freshness import MICROS, lifetime
 from llmcache_fast._explain import Explanation, Recent
 from llmcache_fast._lookup import Lookup
 from llmcache_fast._options import (
-    CALL_OPTIONS,
     DEFAULT_DEADLINE,
     DEFAULT_MEMORY,
     UNSET,
@@ -133,7 +132,6 @@ class LLMCache(Engine):
                 normalize=normalize,
                 clock=self._clock,
                 epoch=secrets.randbits(63) | 1,
-                options=CALL_OPTIONS,
                 alone=not self._tiers,
             )
         except ValueError as error:

@@ -196,7 +196,6 @@ class Engine:
         normalize: str | None,
         clock: Clock,
         epoch: int,
-        options: frozenset[str],
         alone: bool,
     ) -> None: ...
     def _set_open(self, open: bool) -> None: ...
