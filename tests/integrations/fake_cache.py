@@ -68,6 +68,10 @@ class FakeReader:
     def facts(self) -> Facts | None:
         return self.tape.facts
 
+    @property
+    def cost(self) -> int:
+        return self.tape.facts.cost if self.tape.facts is not None else 0
+
     def __aiter__(self) -> Self:
         return self
 

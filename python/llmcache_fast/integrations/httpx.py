@@ -315,9 +315,8 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
 
     def _ended(self, reader: Reader) -> None:
         """Count what a reader saved, once its stream has ended."""
-        facts = reader.facts
-        if facts is not None and reader.status != "miss":
-            self._saved += int(getattr(facts, "cost", 0) or 0)
+        if reader.status != "miss":
+            self._saved += reader.cost
 
 
 def _library_of(transport: Any) -> ModuleType:
