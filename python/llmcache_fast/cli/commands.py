@@ -22,7 +22,8 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Profile = Annotated[
-    str, typer.Option(help="Rules for the request: generic, openai.chat, openai.responses, anthropic.messages.")
+    str,
+    typer.Option(help="Rules for the request: generic, openai.chat, openai.responses, anthropic.messages."),
 ]
 Namespace = Annotated[str, typer.Option(help="The cache's namespace.")]
 Tier = Annotated[str, typer.Option(envvar="LLMCACHE_TIERS", help="Disk tier: a folder or disk:///path.")]
@@ -102,11 +103,17 @@ def _show_demo(report: Any) -> None:
         ("calls made upstream", output.count(report.upstream_calls), "as the upstream counted them"),
         ("calls avoided", output.count(report.avoided_calls), f"{share:.0%}"),
         ("tokens paid", output.count(report.spent.usage.input_tokens + report.spent.usage.output_tokens), ""),
-        ("tokens saved", output.count(report.saved.usage.input_tokens + report.saved.usage.output_tokens), ""),
+        (
+            "tokens saved",
+            output.count(report.saved.usage.input_tokens + report.saved.usage.output_tokens),
+            "",
+        ),
         ("dollars paid", dollars(report.spent.micro_usd), f"prices of {report.prices_dated}"),
         ("dollars saved", dollars(report.saved.micro_usd), ""),
     ]
-    screen.print(table(f"{report.calls} calls in {report.seconds:.1f} s", ["what", "how much ", "note"], rows))
+    screen.print(
+        table(f"{report.calls} calls in {report.seconds:.1f} s", ["what", "how much ", "note"], rows)
+    )
     meaning = {
         "hit": "from the cache",
         "joined": "waited for another caller's",
@@ -134,8 +141,12 @@ def demo_upstream(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     latency_ms: Annotated[float, typer.Option(min=0, help="Time to the first byte.")] = 0.0,
     chunk_ms: Annotated[float, typer.Option(min=0, help="Time between two chunks of a stream.")] = 0.0,
-    error_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of requests answered with 500.")] = 0.0,
-    rate_limit: Annotated[float, typer.Option(min=0, help="Requests a second before 429; 0 is no limit.")] = 0.0,
+    error_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of requests answered with 500.")
+    ] = 0.0,
+    rate_limit: Annotated[
+        float, typer.Option(min=0, help="Requests a second before 429; 0 is no limit.")
+    ] = 0.0,
     api_key: Annotated[str, typer.Option(envvar="DEMO_API_KEY", help="The only key accepted.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the error rate.")] = 0,
     json: Json = False,
@@ -160,7 +171,9 @@ def demo_upstream(
     if json:
         write_json({"url": url, "base_url": f"{url}/v1"})
     else:
-        console().print(f"listening on {url}  (OpenAI base_url {url}/v1, Anthropic base_url {url}; Ctrl-C ends)")
+        console().print(
+            f"listening on {url}  (OpenAI base_url {url}/v1, Anthropic base_url {url}; Ctrl-C ends)"
+        )
     sys.stdout.flush()
     options = UpstreamOptions(latency_ms, chunk_ms, error_rate, rate_limit, api_key or None, seed)
     serve_forever(options, listener)
@@ -169,7 +182,9 @@ def demo_upstream(
 
 @app.command()
 def stats(
-    target: Annotated[str, typer.Argument(help="Folder or disk:///path of a disk tier, or a demo upstream's URL.")],
+    target: Annotated[
+        str, typer.Argument(help="Folder or disk:///path of a disk tier, or a demo upstream's URL.")
+    ],
     json: Json = False,
 ) -> int:
     """Show the counters of a disk tier or of a running demo upstream."""
@@ -202,7 +217,9 @@ def explain(
         write_json(found)
     else:
         rows = [(row["field"], row["verdict"], row["rule"] or "") for row in found["fields"]]
-        console().print(table(f"profile {profile}, namespace {namespace}", ["field", "verdict", "rule"], rows))
+        console().print(
+            table(f"profile {profile}, namespace {namespace}", ["field", "verdict", "rule"], rows)
+        )
         console().print(f"fingerprint {found['fingerprint']}")
     return Exit.OK
 

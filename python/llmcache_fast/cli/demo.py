@@ -43,7 +43,10 @@ class Call(msgspec.Struct, frozen=True):
             "messages": [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text}],
         }
         if self.tools:
-            schema = {"type": "object", "properties": {"topic": {"type": "string"}, "case": {"type": "integer"}}}
+            schema = {
+                "type": "object",
+                "properties": {"topic": {"type": "string"}, "case": {"type": "integer"}},
+            }
             value["tools"] = [{"type": "function", "function": {"name": "look_up", "parameters": schema}}]
         if self.stream:
             value |= {"stream": True, "stream_options": {"include_usage": True}}

@@ -59,7 +59,9 @@ def checks(tiers: Sequence[str]) -> Iterator[Check]:
 
 def configured(tiers: Sequence[str]) -> list[str]:
     """The tiers named on the command line, or else in `LLMCACHE_TIERS`."""
-    return list(tiers) or [tier for word in os.environ.get("LLMCACHE_TIERS", "").split(",") if (tier := word.strip())]
+    return list(tiers) or [
+        tier for word in os.environ.get("LLMCACHE_TIERS", "").split(",") if (tier := word.strip())
+    ]
 
 
 def _build() -> Check:
@@ -75,7 +77,11 @@ def _build() -> Check:
     # One vector of docs/reference/fingerprint.md: an extension that disagrees would find nothing again.
     if fingerprint({"a": 1}).hex() != fingerprint({"a": 1.0}).hex() or len(fingerprint({"a": 1})) != 32:
         return Check("build", "problem", "the extension computes wrong fingerprints")
-    lock = "free-threaded" if not getattr(sys, "_is_gil_enabled", lambda: True)() else "with the interpreter lock"
+    lock = (
+        "free-threaded"
+        if not getattr(sys, "_is_gil_enabled", lambda: True)()
+        else "with the interpreter lock"
+    )
     where = Path(str(_core.__file__)).name
     return Check("build", "ok", f"llmcache-fast {version}, {where}, {platform.machine()}, {lock}")
 
@@ -100,7 +106,9 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     lines = (line.partition(":") for line in text.splitlines())
-    return next((set(value.split()) for name, _, value in lines if name.strip() in ("flags", "Features")), set())
+    return next(
+        (set(value.split()) for name, _, value in lines if name.strip() in ("flags", "Features")), set()
+    )
 
 
 def _extras() -> Check:
@@ -140,11 +148,15 @@ def _disk(url: str) -> Iterator[Check]:
         yield Check("disk", "note", f"{path} does not exist yet; the cache makes it")
         return
     if not os.access(path, os.W_OK | os.X_OK):
-        yield Check("disk", "problem", f"{path} cannot be written by this user; the cache runs without the tier")
+        yield Check(
+            "disk", "problem", f"{path} cannot be written by this user; the cache runs without the tier"
+        )
         return
     free = shutil.disk_usage(path).free
     room: Result = "ok" if free > tier.max_bytes // 10 else "problem"
-    yield Check("disk space", room, f"{free >> 20:,} MiB free, the tier takes up to {tier.max_bytes >> 20:,} MiB")
+    yield Check(
+        "disk space", room, f"{free >> 20:,} MiB free, the tier takes up to {tier.max_bytes >> 20:,} MiB"
+    )
 
     async def look() -> tuple[list[str], dict[str, int]]:
         await tier.open()
@@ -181,7 +193,9 @@ def _server(url: str, scheme: str) -> Check:
     try:
         importlib.metadata.version(driver)
     except importlib.metadata.PackageNotFoundError:
-        return Check(scheme, "missing", f"{driver} is not installed: pip install 'llmcache-fast[{_EXTRAS[driver]}]'")
+        return Check(
+            scheme, "missing", f"{driver} is not installed: pip install 'llmcache-fast[{_EXTRAS[driver]}]'"
+        )
     try:
         socket.create_connection((host, port), timeout=2).close()
     except OSError as problem:
