@@ -42,5 +42,5 @@ def test_bad_ttl(ttl: str) -> None:
 
 
 def test_unknown_names_are_listed_with_the_known() -> None:
-    with pytest.raises(ControlError, match="x-llmcache-tag; the controls are .*x-llmcache-tags"):
+    with pytest.raises(ControlError, match=r"x-llmcache-tag; the controls are .*x-llmcache-tags"):
         parse_controls({"x-llmcache-tag": "a"})

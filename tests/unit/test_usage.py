@@ -53,7 +53,7 @@ def test_the_shipped_table_is_dated_and_can_be_overridden(
 def test_a_bad_table_says_where(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prices.json"
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match="prices.json"):
+    with pytest.raises(ConfigurationError, match=r"prices\.json"):
         PriceTable.load(path)
     with pytest.raises(ConfigurationError, match="No such file"):
         PriceTable.load(tmp_path / "absent.json")

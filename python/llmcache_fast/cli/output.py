@@ -87,6 +87,3 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1e3:.0f} ms"
     return f"{seconds:.1f} s"
-
-
-JsonOption = typer.Option(False, "--json", help="Print JSON instead of text.")
