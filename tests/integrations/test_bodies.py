@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.integrations.caches import open_cache
 from tests.integrations.calls import PATHS, body
 from tests.integrations.conftest import Upstream, on_both
-from tests.integrations.fake_cache import open_fake_cache
 from tests.integrations.transports import EVENTS, URL, Gated, chunks_of, client_of, first_chunk
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ async def test_concurrent_identical_calls_make_one_request(
 ) -> None:
     seen: list[tuple[str, bytes]] = []
     value = body("chat", model="demo:slow-50", stream=stream)
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
 
         async def call() -> None:
             response, chunks = await chunks_of(client, upstream.url + PATHS["chat"], value)
@@ -43,7 +43,7 @@ async def test_concurrent_identical_calls_make_one_request(
 @on_both
 async def test_follower_gets_the_stream_live_from_its_first_chunk(library: ModuleType) -> None:
     gated = Gated(library)
-    async with open_fake_cache() as cache, client_of(library, cache, gated.transport) as client:
+    async with open_cache() as cache, client_of(library, cache, gated.transport) as client:
         gated.open(0)
         async with client.stream("POST", URL, json=body("chat", stream=True)) as leader:
             leading = leader.aiter_bytes()
@@ -64,7 +64,7 @@ async def test_follower_gets_the_stream_live_from_its_first_chunk(library: Modul
 @on_both
 async def test_a_client_that_leaves_breaks_nobody_and_the_answer_is_kept(library: ModuleType) -> None:
     gated = Gated(library)
-    async with open_fake_cache() as cache, client_of(library, cache, gated.transport) as client:
+    async with open_cache() as cache, client_of(library, cache, gated.transport) as client:
         gated.open(0)
         async with client.stream("POST", URL, json=body("chat", stream=True)) as follower_to_be:
             async with client.stream("POST", URL, json=body("chat", stream=True)) as leaver:
@@ -80,12 +80,12 @@ async def test_a_client_that_leaves_breaks_nobody_and_the_answer_is_kept(library
 @on_both
 async def test_a_lone_client_that_leaves_early_still_leaves_an_entry(library: ModuleType) -> None:
     gated = Gated(library)
-    async with open_fake_cache() as cache, client_of(library, cache, gated.transport) as client:
+    async with open_cache() as cache, client_of(library, cache, gated.transport) as client:
         gated.open(0)
         async with client.stream("POST", URL, json=body("chat", stream=True)) as leaver:
             assert await first_chunk(leaver) == EVENTS[0]
         gated.open()
-        while cache.flights:
+        while cache.running:
             await anyio.lowlevel.checkpoint()
         response, chunks = await chunks_of(client, URL, body("chat", stream=True))
     assert response.headers["x-llmcache"] == "hit"
@@ -96,7 +96,7 @@ async def test_a_lone_client_that_leaves_early_still_leaves_an_entry(library: Mo
 async def test_committed_when_the_terminal_event_has_passed(library: ModuleType) -> None:
     """An upstream that never closes its stream is no reason to lose the answer."""
     gated = Gated(library, [*EVENTS, b": never sent\n\n"])
-    async with open_fake_cache() as cache, client_of(library, cache, gated.transport) as client:
+    async with open_cache() as cache, client_of(library, cache, gated.transport) as client:
         gated.open(0, 1, 2, 3)
         _, on_miss = await chunks_of(client, URL, body("chat", stream=True))
         response, on_hit = await chunks_of(client, URL, body("chat", stream=True))
@@ -108,7 +108,7 @@ async def test_committed_when_the_terminal_event_has_passed(library: ModuleType)
 @on_both
 async def test_follower_keeps_its_own_read_timeout(library: ModuleType) -> None:
     gated = Gated(library)
-    async with open_fake_cache() as cache, client_of(library, cache, gated.transport) as client:
+    async with open_cache() as cache, client_of(library, cache, gated.transport) as client:
         gated.open(0)
         value = body("chat", stream=True)
         async with client.stream("POST", URL, json=value) as leader:
@@ -131,7 +131,7 @@ async def test_upstream_exceptions_reach_each_caller_as_their_own(library: Modul
         await anyio.sleep(0.02)
         raise library.ConnectError("no route", request=request)
 
-    async with open_fake_cache() as cache, client_of(library, cache, library.MockTransport(handle)) as client:
+    async with open_cache() as cache, client_of(library, cache, library.MockTransport(handle)) as client:
 
         async def call() -> None:
             with pytest.raises(library.ConnectError) as caught:
@@ -158,8 +158,8 @@ async def test_an_exception_in_the_middle_reaches_all_readers(library: ModuleTyp
     def handle(request: Any) -> Any:
         return library.Response(200, headers={"content-type": "text/event-stream"}, content=broken())
 
-    async with open_fake_cache() as cache, client_of(library, cache, library.MockTransport(handle)) as client:
+    async with open_cache() as cache, client_of(library, cache, library.MockTransport(handle)) as client:
         for value in (body("chat", stream=True), body("chat")):
             with pytest.raises(library.ReadError, match="reset"):
                 await chunks_of(client, URL, value)
-        assert cache.entries == {}
+        assert cache.entries == 0

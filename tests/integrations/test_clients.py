@@ -13,22 +13,22 @@ from openai import AsyncOpenAI, OpenAI
 from llmcache_fast._errors import ConfigurationError
 from llmcache_fast.integrations import wrap
 from llmcache_fast.integrations.clients import transport_of
+from tests.integrations.caches import WatchedCache
 from tests.integrations.calls import MESSAGES
 from tests.integrations.conftest import Upstream
-from tests.integrations.fake_cache import FakeCache
 
 pytestmark = pytest.mark.anyio
 
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
 
 
-def kept(cache: FakeCache, client: AsyncOpenAI) -> AsyncOpenAI:
+def kept(cache: WatchedCache, client: AsyncOpenAI) -> AsyncOpenAI:
     """The client, to be closed at the end of the test."""
     cache.exits.push_async_callback(client.close)
     return client
 
 
-async def test_client_options_stay(upstream: Upstream, cache: FakeCache) -> None:
+async def test_client_options_stay(upstream: Upstream, cache: WatchedCache) -> None:
     original = AsyncOpenAI(
         base_url=upstream.v1,
         api_key="sk",
@@ -55,7 +55,7 @@ async def test_client_options_stay(upstream: Upstream, cache: FakeCache) -> None
 
 
 async def test_environment_proxies_and_mounts_stay(
-    upstream: Upstream, cache: FakeCache, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, cache: WatchedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounted: list[str] = []
 
@@ -79,7 +79,7 @@ async def test_environment_proxies_and_mounts_stay(
         await behind.chat.completions.create(**CHAT)
 
 
-async def test_redirects_are_followed_as_before(upstream: Upstream, cache: FakeCache) -> None:
+async def test_redirects_are_followed_as_before(upstream: Upstream, cache: WatchedCache) -> None:
     def handle(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(307, headers={"location": upstream.v1 + "/chat/completions"})
 
@@ -93,7 +93,7 @@ async def test_redirects_are_followed_as_before(upstream: Upstream, cache: FakeC
 
 
 async def test_hooks_that_change_credentials_are_not_cached_under_the_wrong_ones(
-    upstream: Upstream, cache: FakeCache
+    upstream: Upstream, cache: WatchedCache
 ) -> None:
     async def sign(request: httpx2.Request) -> None:
         request.headers["authorization"] = "Bearer from-a-hook"
@@ -106,7 +106,7 @@ async def test_hooks_that_change_credentials_are_not_cached_under_the_wrong_ones
     assert transport_of(client).statistics().not_stored == {"credentials_changed": 2}
 
 
-async def test_what_wrap_refuses(cache: FakeCache) -> None:
+async def test_what_wrap_refuses(cache: WatchedCache) -> None:
     with (
         OpenAI(api_key="k") as sync,
         pytest.raises(TypeError, match="OpenAI is synchronous; use AsyncOpenAI"),
@@ -118,8 +118,10 @@ async def test_what_wrap_refuses(cache: FakeCache) -> None:
         wrap(object(), cache)
 
 
-@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"], indirect=False)
-async def test_a_bare_http_client_can_be_wrapped(upstream: Upstream, cache: FakeCache, library: Any) -> None:
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+async def test_a_bare_http_client_can_be_wrapped(
+    upstream: Upstream, cache: WatchedCache, library: Any
+) -> None:
     async with wrap(
         library.AsyncClient(base_url=upstream.v1, headers={"authorization": "Bearer k"}), cache
     ) as c:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from llmcache_fast.integrations.httpx import CachingTransport
+from tests.integrations.caches import open_cache
 from tests.integrations.calls import PATHS, body
 from tests.integrations.conftest import Upstream, on_both
-from tests.integrations.fake_cache import open_fake_cache
 from tests.integrations.transports import URL, chunks_of, client_of
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +24,7 @@ ENDPOINTS = sorted(PATHS)
 async def test_second_call_is_a_hit_with_the_same_body(
     upstream: Upstream, library: ModuleType, endpoint: str
 ) -> None:
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         first = await client.post(upstream.url + PATHS[endpoint], json=body(endpoint))
         second = await client.post(upstream.url + PATHS[endpoint], json=body(endpoint))
     assert (first.headers["x-llmcache"], second.headers["x-llmcache"]) == ("miss", "hit")
@@ -38,7 +39,7 @@ async def test_second_call_is_a_hit_with_the_same_body(
 async def test_headers_of_the_moment_reach_the_first_caller_alone(
     upstream: Upstream, library: ModuleType
 ) -> None:
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         first = await client.post(upstream.url + PATHS["chat"], json=body("chat"))
         client.cookies.clear()
         second = await client.post(upstream.url + PATHS["chat"], json=body("chat"))
@@ -55,7 +56,7 @@ async def test_stream_is_replayed_chunk_by_chunk(
     upstream: Upstream, library: ModuleType, endpoint: str, model: str, tools: bool
 ) -> None:
     value = body(endpoint, model=model, stream=True, tools=tools)
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         first, on_miss = await chunks_of(client, upstream.url + PATHS[endpoint], value)
         second, on_hit = await chunks_of(client, upstream.url + PATHS[endpoint], value)
     assert (first.headers["x-llmcache"], second.headers["x-llmcache"]) == ("miss", "hit")
@@ -66,7 +67,7 @@ async def test_stream_is_replayed_chunk_by_chunk(
 
 
 async def test_plain_and_streamed_are_two_entries(upstream: Upstream, library: ModuleType) -> None:
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         url = upstream.url + PATHS["chat"]
         bare = {**body("chat"), "stream": True}
         for value in (body("chat"), body("chat", stream=True), bare):
@@ -99,7 +100,7 @@ async def test_everything_else_passes_through_untouched(library: ModuleType, pat
         received.append(request)
         return library.Response(200, json={"id": len(received)})
 
-    async with open_fake_cache() as cache, client_of(library, cache, library.MockTransport(handle)) as client:
+    async with open_cache() as cache, client_of(library, cache, library.MockTransport(handle)) as client:
         request = client.build_request("POST", "http://upstream.test" + path, json=value)
         for number in (1, 2):
             response = await client.send(request)
@@ -111,7 +112,7 @@ async def test_everything_else_passes_through_untouched(library: ModuleType, pat
 
 
 async def test_other_methods_pass_through(upstream: Upstream, library: ModuleType) -> None:
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         assert (await client.get(upstream.v1 + "/models")).headers["x-llmcache"] == "bypass"
         assert cache.asked == []
 
@@ -146,7 +147,7 @@ async def test_headers_in_the_key(
     upstream: Upstream, library: ModuleType, headers: dict[str, str], expected: str
 ) -> None:
     url = upstream.url + PATHS["chat"]
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         await client.post(url, json=body("chat"), headers={"authorization": "Bearer one"})
         client.cookies.clear()
         changed = {"authorization": "Bearer one", **headers}
@@ -163,7 +164,7 @@ async def test_url_query_counts_but_not_its_credentials(library: ModuleType) -> 
     def handle(request: Any) -> Any:
         return library.Response(200, json=ANSWER)
 
-    async with open_fake_cache() as cache, client_of(library, cache, library.MockTransport(handle)) as client:
+    async with open_cache() as cache, client_of(library, cache, library.MockTransport(handle)) as client:
         statuses = [
             (await client.post(URL + query, json=body("chat"))).headers["x-llmcache"]
             for query in ("?api-version=1", "?api-version=1", "?api-version=2", "?api-version=1&key=s3cret")
@@ -178,26 +179,31 @@ ANSWER = {
 }
 
 
+def on_disk(folder: Path, word: bytes) -> bool:
+    return any(word in path.read_bytes() for path in folder.iterdir() if path.is_file())
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [({}, "miss"), ({"share_credentials": True}, "hit"), ({"scope": "team"}, "hit")],
     ids=["default", "shared", "scope"],
 )
 async def test_credentials_do_not_share_unless_told(
-    upstream: Upstream, library: ModuleType, options: dict[str, Any], expected: str
+    upstream: Upstream, library: ModuleType, tmp_path: Path, options: dict[str, Any], expected: str
 ) -> None:
     url = upstream.url + PATHS["chat"]
-    async with open_fake_cache() as cache, client_of(library, cache, **options) as client:
+    tiers = [f"disk://{tmp_path}"]
+    async with open_cache(tiers=tiers) as cache, client_of(library, cache, **options) as client:
         await client.post(url, json=body("chat"), headers={"authorization": "Bearer sk-first"})
         second = await client.post(url, json=body("chat"), headers={"authorization": "Bearer sk-second"})
         assert second.headers["x-llmcache"] == expected
         assert "sk-first" not in repr(cache.asked)
         assert "sk-second" not in repr(cache.asked)
-    async with open_fake_cache() as restarted:
-        restarted.entries = cache.entries
-        async with client_of(library, restarted, **options) as client:
-            again = await client.post(url, json=body("chat"), headers={"authorization": "Bearer sk-first"})
-            assert again.headers["x-llmcache"] == "hit"
+    # The scope is the same in another process: what is on disk is found again.
+    async with open_cache(tiers=tiers) as restarted, client_of(library, restarted, **options) as client:
+        again = await client.post(url, json=body("chat"), headers={"authorization": "Bearer sk-first"})
+        assert again.headers["x-llmcache"] == "hit"
+    assert not on_disk(tmp_path, b"sk-first")
 
 
 # --- controls ---
@@ -211,16 +217,16 @@ async def control(client: Any, url: str, **headers: str) -> Any:
 @on_both
 async def test_controls(upstream: Upstream, library: ModuleType) -> None:
     url = upstream.url + PATHS["chat"]
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         absent = await control(client, url, control="only-if-cached")
         assert (absent.status_code, absent.headers["x-should-retry"]) == (504, "false")
         assert absent.json()["error"]["type"] == "not_cached"
         assert upstream.requests == 0
 
         assert (await control(client, url, control="no-store")).headers["x-llmcache"] == "miss"
-        assert cache.entries == {}
+        assert cache.entries == 0
         first = await control(client, url, ttl="60", tags="doc:7, user:1", label="content/a")
-        assert cache.options[-1] == {"ttl": 60.0, "tags": ("doc:7", "user:1"), "label": "content/a"}
+        assert cache.options_given[-1] == {"ttl": 60.0, "tags": ("doc:7", "user:1"), "label": "content/a"}
         assert (await control(client, url, control="no-store")).headers["x-llmcache"] == "hit"
         assert (await control(client, url, control="only-if-cached")).content == first.content
         assert (await control(client, url, variant="2")).headers["x-llmcache"] == "miss"
@@ -231,7 +237,7 @@ async def test_controls(upstream: Upstream, library: ModuleType) -> None:
             assert fresh.headers["x-llmcache"] == "miss"
             assert (await control(client, url)).json()["id"] == fresh.json()["id"] != first.json()["id"]
         await control(client, url, ttl="none")
-        assert cache.options[-1] == {"ttl": None}
+        assert cache.options_given[-1] == {"ttl": None}
     assert not [name for name in upstream.stats()["last_headers"] if name.startswith("x-llmcache")]
 
 
@@ -248,7 +254,7 @@ async def test_controls(upstream: Upstream, library: ModuleType) -> None:
 async def test_bad_control_is_a_clear_400(
     upstream: Upstream, library: ModuleType, headers: dict[str, str], word: str
 ) -> None:
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         response = await control(client, upstream.url + PATHS["chat"], **headers)
     assert response.status_code == 400
     assert word in response.json()["error"]["message"]
@@ -262,7 +268,7 @@ async def test_bad_control_is_a_clear_400(
 async def test_a_broken_cache_fails_open(
     upstream: Upstream, library: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_fake_cache() as cache, client_of(library, cache) as client:
+    async with open_cache() as cache, client_of(library, cache) as client:
         cache.broken = RuntimeError("What is the weather like?")
         with caplog.at_level(logging.WARNING, logger="llmcache_fast"):
             for _ in range(2):
@@ -278,7 +284,7 @@ async def test_a_broken_cache_fails_open(
 
 
 async def test_needs_an_asynchronous_transport_of_a_known_library(library: ModuleType) -> None:
-    async with open_fake_cache() as cache:
+    async with open_cache() as cache:
         transport = CachingTransport(cache, library.AsyncHTTPTransport())
         assert isinstance(transport, library.AsyncBaseTransport)
         for wrong in (library.HTTPTransport(), object()):

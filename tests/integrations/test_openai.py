@@ -14,9 +14,9 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from llmcache_fast.integrations import wrap
 from llmcache_fast.integrations.clients import transport_of
+from tests.integrations.caches import WatchedCache
 from tests.integrations.calls import MESSAGES, SCHEMA
 from tests.integrations.conftest import Upstream, on_both
-from tests.integrations.fake_cache import FakeCache
 
 pytestmark = pytest.mark.anyio
 
@@ -25,12 +25,14 @@ TOOLS: Any = [{"type": "function", "name": "weather", "parameters": SCHEMA, "str
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
 
 
-def client_of(upstream: Upstream, cache: FakeCache, *, max_retries: int = 0, **options: Any) -> AsyncOpenAI:
+def client_of(
+    upstream: Upstream, cache: WatchedCache, *, max_retries: int = 0, **options: Any
+) -> AsyncOpenAI:
     made = AsyncOpenAI(base_url=upstream.v1, api_key="sk-test", max_retries=max_retries)
     return kept(cache, wrap(made, cache, **options))
 
 
-def kept(cache: FakeCache, client: AsyncOpenAI) -> AsyncOpenAI:
+def kept(cache: WatchedCache, client: AsyncOpenAI) -> AsyncOpenAI:
     """The client, to be closed at the end of the test."""
     cache.exits.push_async_callback(client.close)
     return client
@@ -41,7 +43,7 @@ async def all_of(stream: AsyncIterator[Any]) -> list[Any]:
 
 
 @on_both
-async def test_chat_is_answered_from_the_cache(upstream: Upstream, cache: FakeCache) -> None:
+async def test_chat_is_answered_from_the_cache(upstream: Upstream, cache: WatchedCache) -> None:
     client = client_of(upstream, cache)
     first = await client.chat.completions.create(**CHAT)
     second = await client.chat.completions.create(**CHAT)
@@ -58,7 +60,7 @@ async def test_chat_is_answered_from_the_cache(upstream: Upstream, cache: FakeCa
 
 @pytest.mark.parametrize("tools", [False, True], ids=["text", "tools"])
 async def test_chat_stream_has_the_same_events_on_a_hit(
-    upstream: Upstream, cache: FakeCache, tools: bool
+    upstream: Upstream, cache: WatchedCache, tools: bool
 ) -> None:
     client = client_of(upstream, cache)
     call: dict[str, Any] = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
@@ -75,7 +77,7 @@ async def test_chat_stream_has_the_same_events_on_a_hit(
     assert upstream.requests == 1
 
 
-async def test_stream_helper_accumulates_the_same_completion(upstream: Upstream, cache: FakeCache) -> None:
+async def test_stream_helper_accumulates_the_same_completion(upstream: Upstream, cache: WatchedCache) -> None:
     client = client_of(upstream, cache)
     finals = []
     for _ in range(2):
@@ -88,7 +90,7 @@ async def test_stream_helper_accumulates_the_same_completion(upstream: Upstream,
 
 
 @pytest.mark.parametrize("tools", [False, True], ids=["text", "tools"])
-async def test_responses_plain_and_streamed(upstream: Upstream, cache: FakeCache, tools: bool) -> None:
+async def test_responses_plain_and_streamed(upstream: Upstream, cache: WatchedCache, tools: bool) -> None:
     client = client_of(upstream, cache)
     call: dict[str, Any] = {"model": "gpt-4o-mini", "input": "What is the weather like?"}
     if tools:
@@ -102,7 +104,7 @@ async def test_responses_plain_and_streamed(upstream: Upstream, cache: FakeCache
     assert upstream.requests == 2
 
 
-async def test_embeddings(upstream: Upstream, cache: FakeCache) -> None:
+async def test_embeddings(upstream: Upstream, cache: WatchedCache) -> None:
     client = client_of(upstream, cache)
     replies = [
         await client.embeddings.create(model="text-embedding-3-small", input=["a", "b"]) for _ in range(2)
@@ -112,7 +114,7 @@ async def test_embeddings(upstream: Upstream, cache: FakeCache) -> None:
     assert upstream.requests == 1
 
 
-async def test_many_concurrent_callers_make_one_request(upstream: Upstream, cache: FakeCache) -> None:
+async def test_many_concurrent_callers_make_one_request(upstream: Upstream, cache: WatchedCache) -> None:
     client = client_of(upstream, cache)
     call: dict[str, Any] = {**CHAT, "model": "demo:slow-50"}
     plain: list[str] = []
@@ -133,7 +135,7 @@ async def test_many_concurrent_callers_make_one_request(upstream: Upstream, cach
     assert upstream.requests == 2
 
 
-async def test_a_stream_left_early_is_complete_for_the_next(upstream: Upstream, cache: FakeCache) -> None:
+async def test_a_stream_left_early_is_complete_for_the_next(upstream: Upstream, cache: WatchedCache) -> None:
     client = client_of(upstream, cache)
     call: dict[str, Any] = {**CHAT, "model": "demo:drip-5", "stream": True}
     async with await client.chat.completions.create(**call) as stream:
@@ -144,7 +146,7 @@ async def test_a_stream_left_early_is_complete_for_the_next(upstream: Upstream, 
     assert upstream.requests == 1
 
 
-async def test_the_sdk_retries_as_without_the_cache(upstream: Upstream, cache: FakeCache) -> None:
+async def test_the_sdk_retries_as_without_the_cache(upstream: Upstream, cache: WatchedCache) -> None:
     client = client_of(upstream, cache, max_retries=2)
     call: dict[str, Any] = {**CHAT, "model": "demo:flaky-503-1"}
     first = await client.chat.completions.create(**call)
@@ -152,7 +154,7 @@ async def test_the_sdk_retries_as_without_the_cache(upstream: Upstream, cache: F
     assert upstream.requests == 2
 
 
-async def test_errors_are_the_sdks_own(upstream: Upstream, cache: FakeCache) -> None:
+async def test_errors_are_the_sdks_own(upstream: Upstream, cache: WatchedCache) -> None:
     client = client_of(upstream, cache)
     expected = [
         (400, openai.BadRequestError),
@@ -173,10 +175,10 @@ async def test_errors_are_the_sdks_own(upstream: Upstream, cache: FakeCache) -> 
     gone = client_of(upstream, cache).with_options(base_url="http://127.0.0.1:1/v1")
     with pytest.raises(openai.APIConnectionError):
         await gone.chat.completions.create(**CHAT)
-    assert cache.entries == {}
+    assert cache.entries == 0
 
 
-async def test_only_if_cached_is_not_retried(upstream: Upstream, cache: FakeCache) -> None:
+async def test_only_if_cached_is_not_retried(upstream: Upstream, cache: WatchedCache) -> None:
     client = client_of(upstream, cache, max_retries=3)
     headers = {"x-llmcache-control": "only-if-cached"}
     with pytest.raises(openai.APIStatusError) as caught:
@@ -186,7 +188,7 @@ async def test_only_if_cached_is_not_retried(upstream: Upstream, cache: FakeCach
     assert upstream.requests == 0
 
 
-async def test_legacy_httpx_client_under_the_new_sdk(upstream: Upstream, cache: FakeCache) -> None:
+async def test_legacy_httpx_client_under_the_new_sdk(upstream: Upstream, cache: WatchedCache) -> None:
     original = AsyncOpenAI(base_url=upstream.v1, api_key="k", http_client=httpx.AsyncClient())  # type: ignore[arg-type]
     client = kept(cache, wrap(original, cache))
     first = await client.chat.completions.create(**CHAT)
@@ -194,7 +196,7 @@ async def test_legacy_httpx_client_under_the_new_sdk(upstream: Upstream, cache: 
     assert upstream.requests == 1
 
 
-async def test_azure_deployments(upstream: Upstream, cache: FakeCache) -> None:
+async def test_azure_deployments(upstream: Upstream, cache: WatchedCache) -> None:
     seen: list[str] = []
 
     def handle(request: httpx2.Request) -> httpx2.Response:

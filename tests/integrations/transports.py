@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 
 from llmcache_fast.integrations.httpx import CachingTransport
-from tests.integrations.fake_cache import FakeCache
+from tests.integrations.caches import WatchedCache
 
 
-def client_of(library: ModuleType, cache: FakeCache, transport: Any = None, **options: Any) -> Any:
+def client_of(library: ModuleType, cache: WatchedCache, transport: Any = None, **options: Any) -> Any:
     # verify=False: making a TLS context takes longer than the rest of a test.
     inner = transport or library.AsyncHTTPTransport(verify=False)
     return library.AsyncClient(transport=CachingTransport(cache, inner, **options), timeout=20)
