@@ -21,9 +21,9 @@ def test_cost_counts_each_part_of_the_input_once() -> None:
 def test_a_name_is_known_exactly_dated_or_behind_a_gateway() -> None:
     for name in ("m", "m-2024-08-06", "m-20250929", "openai/m", "gateway/openai/m-20250929"):
         assert TABLE.price(name) == TABLE.models["m"]
-    for name in ("m-mini", "m-audio-preview", "mm", "m-2024", "", None):
-        assert TABLE.price(name) is None
-        assert TABLE.cost(name, Usage(1, 1)) is None
+    for other in ("m-mini", "m-audio-preview", "mm", "m-2024", "", None):
+        assert TABLE.price(other) is None
+        assert TABLE.cost(other, Usage(1, 1)) is None
     assert TABLE.cost("m", None) is None
 
 

@@ -63,12 +63,13 @@ def demo(
     """Drive the real OpenAI SDK against a local upstream, through the cache, and show what was saved."""
     try:
         import openai  # noqa: F401
-
-        from llmcache_fast.cli.upstream import DemoUpstream, UpstreamOptions
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
     except ModuleNotFoundError as missing:
         stop(Exit.ENVIRONMENT, f"the demo needs {missing.name}: pip install 'llmcache-fast[demo]'")
     from llmcache_fast import LLMCache
     from llmcache_fast.cli import demo as workload
+    from llmcache_fast.cli.child import UpstreamProcess
     from llmcache_fast.cli.inspection import statistics
 
     async def main(url: str, advance: workload.Progress) -> workload.Report:
@@ -81,7 +82,7 @@ def demo(
                 cache, url, upstream_calls, calls=calls, concurrency=concurrency, seed=seed, progress=advance
             )
 
-    with DemoUpstream(UpstreamOptions(latency_ms=latency_ms, chunk_ms=chunk_ms)) as upstream:
+    with UpstreamProcess(f"--latency-ms={latency_ms}", f"--chunk-ms={chunk_ms}") as upstream:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console(), disable=json, transient=True) as progress:
             task = progress.add_task("calling the model through the cache", total=calls)
@@ -116,12 +117,14 @@ def _show_demo(report: Any) -> None:
     )
     meaning = {
         "hit": "from the cache",
+        "hit, alone": "from the cache, one caller",
+        "look-up": "the cache's own part of a hit",
         "joined": "waited for another caller's",
         "miss": "went upstream",
         "bypass": "not cacheable",
         "stale": "from the cache, refreshed",
     }
-    rows = [
+    waits = [
         (
             status,
             output.count(timing.calls),
@@ -133,7 +136,7 @@ def _show_demo(report: Any) -> None:
         for status, timing in report.timings.items()
     ]
     columns = ["status", "calls ", "p50 ", "p95 ", "p99 ", "meaning"]
-    screen.print(table("latency of a whole answer, SDK and HTTP client included", columns, rows))
+    screen.print(table("latency of a whole answer as the SDK's caller sees it", columns, waits))
 
 
 @app.command(name="demo-upstream")
@@ -216,7 +219,7 @@ def explain(
     if json:
         write_json(found)
     else:
-        rows = [(row["field"], row["verdict"], row["rule"] or "") for row in found["fields"]]
+        rows = [(field.name, field.verdict, field.rule) for field in found["fields"]]
         console().print(
             table(f"profile {profile}, namespace {namespace}", ["field", "verdict", "rule"], rows)
         )

@@ -39,17 +39,13 @@ def read_request(source: str) -> Any:
 
 def explained(request: Any, *, profile: str, namespace: str) -> dict[str, Any]:
     """The fingerprint of a request and what the profile's rules say of each of its fields."""
-
-    async def look() -> Any:
-        async with LLMCache(namespace=namespace, profile=profile) as cache:
-            return cache.explain(request)
-
     try:
-        explanation = anyio.run(look)
-        key = fingerprint(request, namespace=namespace, profile=profile)
+        # Explaining looks at nothing stored: the cache need not be open.
+        found = LLMCache(namespace=namespace, profile=profile).explain(request)
     except (LLMCacheError, ValueError) as problem:
         stop(Exit.USAGE, str(problem))
-    return {"fingerprint": key.hex(), "profile": profile, "namespace": namespace, "fields": explanation}
+    shown = ("fingerprint", "namespace", "profile", "fields")
+    return {name: getattr(found, name) for name in shown}
 
 
 def key_of(target: str, *, profile: str, namespace: str) -> bytes:

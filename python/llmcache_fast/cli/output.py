@@ -80,7 +80,9 @@ def size(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.42 ms`, `310 ms`, `1.2 s`."""
+    """`5.1 us`, `0.42 ms`, `310 ms`, `1.2 s`."""
+    if seconds < 1e-4:
+        return f"{seconds * 1e6:.1f} us"
     if seconds < 0.01:
         return f"{seconds * 1e3:.2f} ms"
     if seconds < 1:
