@@ -19,6 +19,8 @@ from tests.integrations.conftest import Upstream
 
 pytestmark = pytest.mark.anyio
 
+# The library that the installed SDK is built on: httpx2, or httpx for openai 2 (`test_legacy_sdks`).
+SDK: Any = httpx2 if issubclass(openai.DefaultAsyncHttpxClient, httpx2.AsyncClient) else httpx
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
 
 
@@ -59,11 +61,11 @@ async def test_environment_proxies_and_mounts_stay(
 ) -> None:
     mounted: list[str] = []
 
-    def handle(request: httpx2.Request) -> httpx2.Response:
+    def handle(request: Any) -> Any:
         mounted.append(str(request.url))
-        return httpx2.Response(200, json={"choices": [], "from": "mount"})
+        return SDK.Response(200, json={"choices": [], "from": "mount"})
 
-    with_mount = openai.DefaultAsyncHttpxClient(mounts={"http://mounted.test": httpx2.MockTransport(handle)})
+    with_mount = openai.DefaultAsyncHttpxClient(mounts={"http://mounted.test": SDK.MockTransport(handle)})
     client = kept(
         cache,
         wrap(AsyncOpenAI(base_url="http://mounted.test/v1", api_key="k", http_client=with_mount), cache),
@@ -80,10 +82,10 @@ async def test_environment_proxies_and_mounts_stay(
 
 
 async def test_redirects_are_followed_as_before(upstream: Upstream, cache: WatchedCache) -> None:
-    def handle(request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(307, headers={"location": upstream.v1 + "/chat/completions"})
+    def handle(request: Any) -> Any:
+        return SDK.Response(307, headers={"location": upstream.v1 + "/chat/completions"})
 
-    http_client = openai.DefaultAsyncHttpxClient(mounts={"http://moved.test": httpx2.MockTransport(handle)})
+    http_client = openai.DefaultAsyncHttpxClient(mounts={"http://moved.test": SDK.MockTransport(handle)})
     client = kept(
         cache, wrap(AsyncOpenAI(base_url="http://moved.test/v1", api_key="k", http_client=http_client), cache)
     )
@@ -95,7 +97,7 @@ async def test_redirects_are_followed_as_before(upstream: Upstream, cache: Watch
 async def test_hooks_that_change_credentials_are_not_cached_under_the_wrong_ones(
     upstream: Upstream, cache: WatchedCache
 ) -> None:
-    async def sign(request: httpx2.Request) -> None:
+    async def sign(request: Any) -> None:
         request.headers["authorization"] = "Bearer from-a-hook"
 
     http_client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [sign]})

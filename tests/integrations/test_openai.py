@@ -21,6 +21,11 @@ from tests.integrations.conftest import Upstream, on_both
 pytestmark = pytest.mark.anyio
 
 CHAT_TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}]
+# The helper of openai 2 takes strict tools alone.
+STRICT: Any = {**SCHEMA, "required": ["city", "days"], "additionalProperties": False}
+STRICT_TOOLS: Any = [
+    {"type": "function", "function": {"name": "weather", "parameters": STRICT, "strict": True}}
+]
 TOOLS: Any = [{"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}]
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES}
 
@@ -81,7 +86,7 @@ async def test_stream_helper_accumulates_the_same_completion(upstream: Upstream,
     client = client_of(upstream, cache)
     finals = []
     for _ in range(2):
-        async with client.chat.completions.stream(**CHAT, tools=CHAT_TOOLS) as stream:
+        async with client.chat.completions.stream(**CHAT, tools=STRICT_TOOLS) as stream:
             events = [event.type async for event in stream]
             finals.append((events, await stream.get_final_completion()))
     assert finals[0] == finals[1]
