@@ -209,6 +209,7 @@ class Streams:
             status = "miss"
             flight = self._start(key, source, namespace, options)
         else:
+            self._computing.add_targets(flight, options)
             self._flights.joined()
             self._computing.counts["joined"] += 1
         return await self._attach(flight, status, options.timeout)

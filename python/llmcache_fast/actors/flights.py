@@ -39,6 +39,7 @@ class Flight:
     __slots__ = (
         "attachment",
         "blocked_on",
+        "depends_on",
         "error",
         "key",
         "landed",
@@ -61,6 +62,8 @@ class Flight:
         self.number = number
         self.targets = targets
         self.tags = tags
+        self.depends_on: tuple[str, ...] = ()
+        """Versions that callers who joined brought, beside those of the first."""
         self.waiters = 0
         self.landed = False
         self.orphan = False
