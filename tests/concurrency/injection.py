@@ -21,9 +21,9 @@ from unittest import mock
 
 import anyio
 import anyio.lowlevel
-from llmcache_fast.actors.flights import Flight, Flights
 
 from llmcache_fast import FlightCancelled, FlightDeadlineExceeded, LLMCache
+from llmcache_fast.actors.flights import Flight, Flights
 from llmcache_fast.testing import ManualClock
 
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

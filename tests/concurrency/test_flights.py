@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from functools import partial
@@ -20,9 +21,11 @@ from llmcache_fast import (
     FlightDeadlineExceeded,
     LLMCache,
     NotCachedError,
+    Recorder,
     ReentrancyError,
     WaitTimeoutError,
 )
+from llmcache_fast.actors.flights import Flight
 from llmcache_fast.testing import ManualClock
 from tests.concurrency.injection import stray_cancellation
 
@@ -482,6 +485,55 @@ async def test_what_only_looks_like_a_ring() -> None:
         assert first.value == "shared"
         assert second.value == ["shared", "shared"]
         assert shared.calls == 1
+
+
+async def test_a_ring_through_one_of_two_waits() -> None:
+    """A waits for B twice and gives one of the two up; B needs A all the same."""
+    given_up = anyio.Event()
+
+    async def impatient() -> None:
+        with pytest.raises(WaitTimeoutError):
+            await cache.get_or_compute(B, needs_a, timeout=0.01)
+        given_up.set()
+
+    async def needs_a() -> Any:
+        await given_up.wait()
+        return await cache.get_or_compute(A, needs_b)
+
+    async def needs_b() -> Any:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(impatient)
+            return await cache.get_or_compute(B, needs_a)
+
+    async with LLMCache(**options()) as cache:
+        with pytest.raises((ReentrancyError, ExceptionGroup)), anyio.fail_after(10):
+            await cache.get_or_compute(A, needs_b)
+
+
+async def test_a_stream_whose_source_needs_itself() -> None:
+    async def source(recorder: Recorder) -> None:
+        reader = await cache.stream(A, source)
+        await reader.aclose()
+
+    async with LLMCache(**options()) as cache:
+        with pytest.raises(ReentrancyError), anyio.fail_after(10):
+            await cache.stream(A, source)
+        flights = cache.stats().flights
+        assert (flights["running"], flights["waiting"]) == (0, 0)
+
+
+async def test_a_computation_that_needs_a_stream_that_needs_it() -> None:
+    async def source(recorder: Recorder) -> None:
+        await cache.get_or_compute(B, needs_stream)
+
+    async def needs_stream() -> str:
+        reader = await cache.stream(A, source)
+        await reader.aclose()
+        return "answer"
+
+    async with LLMCache(**options()) as cache:
+        with pytest.raises(ReentrancyError), anyio.fail_after(10):
+            await cache.get_or_compute(B, needs_stream)
 
 
 async def test_a_task_started_by_a_computation_may_outlive_it() -> None:
@@ -957,6 +1009,35 @@ async def test_only_if_cached() -> None:
         assert provider.calls == 0
         await cache.get_or_compute(A, provider)
         assert await cache.get_or_compute(A, provider, only_if_cached=True) == "answer"
+
+
+# --- what is left behind ------------------------------------------------------------------------------------
+
+
+async def test_flights_that_have_landed_are_let_go() -> None:
+    """Not only at their deadline: each would keep its answer alive."""
+
+    def alive() -> int:
+        gc.collect()
+        return sum(type(thing) is Flight for thing in gc.get_objects())
+
+    before = alive()
+    async with LLMCache(**options()) as cache:
+        for n in range(300):
+            await cache.get_or_compute({"n": n}, Provider("x" * 100).done())
+        await anyio.wait_all_tasks_blocked()
+        assert alive() - before < 10
+
+
+async def test_deadlines_hold_for_each_of_many() -> None:
+    """Also for the flight that is not the oldest, and after the oldest has landed."""
+    quick, slow = Provider().done(), Provider()
+    async with LLMCache(**options(deadline=0.3)) as cache:
+        assert await cache.get_or_compute(A, quick) == "answer"
+        for request in (B, C):
+            with pytest.raises(FlightDeadlineExceeded):
+                await cache.get_or_compute(request, slow)
+        assert cache.stats().flights["deadlines"] == 2
 
 
 # --- closing ------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from llmcache_fast.actors.flights import Flight, Flights
 
 from llmcache_fast import FlightCancelled
+from llmcache_fast.actors.flights import Flight, Flights
 from llmcache_fast.testing import ManualClock, MemoryTier
 from tests.concurrency.injection import (
     REQUEST,
