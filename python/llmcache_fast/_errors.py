@@ -6,9 +6,8 @@
     +-- ConfigurationError (also ValueError)      an option that cannot work: what, where, what to do
     +-- UnkeyableRequestError (also ValueError)   a request without a canonical form
     +-- UnstorableValueError (also TypeError)     a value that `set` cannot store
-    +-- CacheClosedError (also RuntimeError)      used outside `async with`, after `aclose`, or in a forked child
+    +-- CacheClosedError (also RuntimeError)      used outside `async with`, after `aclose`, in a forked child
     +-- NotCachedError (also LookupError)         `only_if_cached` and nothing is
-    +-- NegativeEntryError                        a remembered failure of this request
     +-- FlightError
     |   +-- ComputationError                      the computation failed; `__cause__` is its exception
     |   +-- FlightCancelled                       the computation was cancelled or cancelled itself
@@ -59,24 +58,6 @@ class CacheClosedError(LLMCacheError, RuntimeError):
 
 class NotCachedError(LLMCacheError, LookupError):
     """`only_if_cached` was asked and there is no entry."""
-
-
-class NegativeEntryError(LLMCacheError):
-    """The provider refused this request a short time ago, and the refusal is remembered.
-
-    `status` is the provider's status code; `retry_after` the seconds until the provider is asked again.
-    """
-
-    def __init__(self, status: int, retry_after: float) -> None:
-        super().__init__(
-            f"the provider refused this request with status {status}; "
-            f"it will be asked again in {retry_after:.0f} s (negative_ttl)"
-        )
-        self.status = status
-        self.retry_after = retry_after
-
-    def __reduce__(self) -> tuple[type[NegativeEntryError], tuple[int, float]]:
-        return type(self), (self.status, self.retry_after)
 
 
 class FlightError(LLMCacheError):

@@ -7,8 +7,9 @@ builtins, one level at a time. What does not: the canonical form, which is the c
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -21,21 +22,35 @@ def plain(value: object) -> object:
     Raises:
         UnkeyableRequestError: the object has no canonical form; the reason says what to pass instead.
     """
+    if issubclass(type(value), dict):
+        # What the dict holds, whatever a subclass defines; an `OrderedDict` keeps an order of its own.
+        owner = OrderedDict if isinstance(value, OrderedDict) else dict
+        return dict(owner.items(cast("dict[Any, Any]", value)))
     if isinstance(value, msgspec.Struct):
         return _struct_fields(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if hasattr(type(value), "__pydantic_fields__"):
-        return {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
+    if isinstance(fields := getattr(type(value), "__pydantic_fields__", None), Mapping):
+        # Not `vars(value)`: it holds cached properties too.
+        extra = getattr(value, "__pydantic_extra__", None) or {}
+        return {**{name: getattr(value, name) for name in fields}, **extra}
     if isinstance(value, Mapping):
-        return dict(value.items())
+        return _items(value)
     if isinstance(value, bytearray | memoryview):
-        return bytes(value)
+        return memoryview(value).tobytes()
     kind = type(value)
     raise UnkeyableRequestError(
         f"a value of type {kind.__module__}.{kind.__qualname__} has no canonical form; "
         "pass it as a string, number, list or mapping"
     )
+
+
+def _items(value: Mapping[Any, Any]) -> dict[Any, Any]:
+    items = list(value.items())
+    fields = dict(items)
+    if len(fields) != len(items):
+        raise UnkeyableRequestError("a mapping has the same key twice; pass a plain dict")
+    return fields
 
 
 def _struct_fields(value: msgspec.Struct) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import anyio
 import anyio.lowlevel
 
+from llmcache_fast._core import Clock
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord, Tier
 
@@ -21,17 +22,20 @@ T = TypeVar("T")
 _START = 1_700_000_000_000_000
 
 
-class ManualClock:
+class ManualClock(Clock):
     """A clock in microseconds since 1970 that moves only when told; pass it as `clock`."""
 
     def __init__(self, now: int = _START) -> None:
-        self.now = now
+        self.set(now)
 
-    def __call__(self) -> int:
-        return self.now
+    @property
+    def now(self) -> int:
+        """The time."""
+        return self()
 
     def advance(self, seconds: float) -> None:
-        self.now += round(seconds * 1_000_000)
+        """Let `seconds` pass."""
+        self.set(self() + round(seconds * 1_000_000))
 
 
 class MemoryTier:

@@ -9,12 +9,11 @@ from typing import Any
 
 import anyio
 import pytest
+
 from llmcache_fast._errors import TierError
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
 from llmcache_fast.tiers.base import NEVER, Authority, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
-
-pytestmark = pytest.mark.anyio
 
 Make = Callable[[Path, ManualClock], Any]
 
@@ -25,11 +24,6 @@ TIERS: dict[str, Make] = {
 }
 AUTHORITIES = ["memory", "disk"]
 DURABLE = ["disk"]
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Writes `fingerprint_v1.json` with the plain-Python reference.
 
-Run `python tests/golden/make_fingerprint_vectors.py` to add vectors. A vector that is there already never changes within format version 1; the script refuses
-to write if one would.
+Run `python -m tests.golden.make_fingerprint_vectors` to add vectors. A vector that is there already never
+changes within format version 1: the script refuses to write if one would.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "properties")]
+from tests.golden.vector_form import revive
+from tests.properties import reference_fingerprint as reference
 
-import reference_fingerprint as reference  # noqa: E402 - the folder of this script is no package
-from vector_form import revive  # noqa: E402
-
-TARGET = HERE / "fingerprint_v1.json"
+TARGET = Path(__file__).parent / "fingerprint_v1.json"
 SHOWN = 2048  # canonical forms up to this many bytes stand in the file
 
 Form = Any
@@ -313,9 +310,13 @@ def profiles() -> list[Case]:
             "text": {"format": {"type": "json_schema", "schema": schema}},
         }
         cases.append((f"openai.responses: schemas, {order} order", asked, {"profile": "openai.responses"}))
-        asked = message | {"tools": [{"name": "f", "input_schema": schema}]}
+        asked_of_claude = message | {"tools": [{"name": "f", "input_schema": schema}]}
         cases.append(
-            (f"anthropic.messages: tool schema, {order} order", asked, {"profile": "anthropic.messages"})
+            (
+                f"anthropic.messages: tool schema, {order} order",
+                asked_of_claude,
+                {"profile": "anthropic.messages"},
+            )
         )
     cases.append(
         (
@@ -375,7 +376,7 @@ def main() -> None:
             sys.exit(f"format version 1 is fixed: these vectors would change or go: {changed + sorted(gone)}")
     lines = ",\n".join(json.dumps(v) for v in vectors)
     TARGET.write_text(f'{{"format": 1, "vectors": [\n{lines}\n]}}\n')
-    print(f"{len(vectors)} vectors, {TARGET.stat().st_size} bytes")
+    print(f"{len(vectors)} vectors, {TARGET.stat().st_size} bytes")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Reads a canonical form back. That it can be read back, and ends where it must, is what makes it injective.
 
-Arrays come back as lists, mappings as `Mapping`, sets as `Set` (both in the order found), long strings and bytes
-as `Digest`: all of them compare by content and never equal one another across kinds.
+Arrays come back as lists, mappings as `Mapping`, sets as `Set` (both in the order found), long strings and
+bytes as `Digest`: all of them compare by content and never equal one another across kinds.
 """
 
 from __future__ import annotations

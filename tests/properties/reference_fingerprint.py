@@ -12,6 +12,7 @@ import json
 import math
 import struct
 import unicodedata
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -172,7 +173,7 @@ class _Canonical:
     def set_form(self, value: set[Any] | frozenset[Any], path: str, depth: int) -> bytes:
         if depth == MAX_DEPTH:
             _refuse(path, f"nested deeper than {MAX_DEPTH} levels")
-        kinds: list[tuple[type, ...]] = [(str,), (int, float), (bytes, memoryview)]
+        kinds: list[tuple[type, ...]] = [(str,), (int, float), (bytes,)]
         items = list(value)
         if any(isinstance(item, bool) for item in items) or not any(
             all(isinstance(item, kind) for item in items) for kind in kinds
@@ -235,6 +236,8 @@ def _blob(short_tag: int, data: bytes) -> bytes:
 
 
 def _pairs(value: Any) -> list[tuple[Any, object]] | None:
+    if isinstance(value, OrderedDict):
+        return list(OrderedDict.items(value))
     if isinstance(value, dict):
         return list(dict.items(value))
     if isinstance(value, (type, str, int, float, list, tuple)):

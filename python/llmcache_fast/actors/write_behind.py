@@ -139,9 +139,9 @@ class WriteBehind:
 
     async def put(self, record: StoredRecord) -> bool:
         """Buffer a record; whether it was taken. Waits up to `room_deadline` for room, then sheds."""
-        if not self._closed and not self._fits(record):
+        if not self._fits(record):
             with anyio.move_on_after(self._room_deadline):
-                while not self._closed and not self._fits(record):
+                while not (self._closed or self._fits(record)):
                     await self._progress.wait()
         return self.put_nowait(record)
 
@@ -197,7 +197,7 @@ class WriteBehind:
         while any(self._writing.get(key) is item for key, item in pending):
             await self._progress.wait()
 
-    async def flush(self, timeout: float | None = None) -> WriteReport:
+    async def flush(self, timeout: float | None = None) -> WriteReport:  # noqa: ASYNC109 - reports, not raises
         """Wait until all that is buffered now is written or given up, `timeout` seconds at most."""
         before, last = self._counts.copy(), self._number
         with anyio.move_on_after(timeout):
@@ -205,7 +205,7 @@ class WriteBehind:
                 await self._progress.wait()
         return self._report(before)
 
-    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:
+    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:  # noqa: ASYNC109 - reports, not raises
         """Take no more, drain under a shielded deadline of `timeout` seconds, and report."""
         before = self._counts.copy()
         self._closed = True
@@ -303,8 +303,7 @@ class WriteBehind:
         error = await self._attempt(batch)
         while error is not None:
             if isinstance(error, TierUnavailableError) or getattr(error, "reason", "") == "busy":
-                self._failed(batch, error)
-                self._pause()
+                self._failed(batch, error, tier_failed=True)
                 break
             if len(batch) == 1:
                 self._failed(batch, error)
@@ -313,8 +312,7 @@ class WriteBehind:
             first, second = batch[: len(batch) // 2], batch[len(batch) // 2 :]
             first_error, second_error = await self._attempt(first), await self._attempt(second)
             if first_error is not None and second_error is not None:
-                self._failed(batch, second_error)
-                self._pause()
+                self._failed(batch, second_error, tier_failed=True)
                 break
             batch, error = (first, first_error) if first_error is not None else (second, second_error)
         self._notify()
@@ -342,8 +340,11 @@ class WriteBehind:
             self._forget(item)
         return None
 
-    def _failed(self, batch: list[_Item], error: Exception) -> None:
+    def _failed(self, batch: list[_Item], error: Exception, *, tier_failed: bool = False) -> None:
         now = anyio.current_time()
+        if tier_failed:
+            self._pause()
+        given_up = 0
         for item in batch:
             key = item.record.key
             del self._writing[key]
@@ -352,19 +353,24 @@ class WriteBehind:
                 continue  # a newer one took its place, or it was dropped, while this one was failing
             item.attempts += 1
             if item.attempts >= self._attempts or self._abandoned:
-                _log.warning(
-                    "giving up a record of %d bytes for tier %s after %d attempts (%s)",
-                    len(item.record.envelope),
-                    self._tier.name,
-                    item.attempts,
-                    getattr(error, "reason", "") or type(error).__name__,
-                )
+                given_up += 1
                 self._count(lost=1, lost_cost=item.record.cost)
                 self._forget(item)
                 continue
             self._count(retries=1)
-            heapq.heappush(self._delayed, (now + self._delay(item.attempts), next(self._ties), item))
+            if tier_failed:  # the pause is the delay of all, so they stay one batch
+                self._ready.append(item)
+            else:
+                heapq.heappush(self._delayed, (now + self._delay(item.attempts), next(self._ties), item))
             self._remember_worth(item)
+        if given_up:
+            _log.warning(
+                "tier %s: gave up writing %d records after %d attempts (%s)",
+                self._tier.name,
+                given_up,
+                self._attempts,
+                getattr(error, "reason", "") or type(error).__name__,
+            )
 
     def _pause(self) -> None:
         """The tier itself fails: try nothing for a while, new records included."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from llmcache_fast._entry import NEVER as NEVER
+
 
 class StoredRecord(NamedTuple):
     """One record on its way into a tier: the envelope and the few facts a store needs to manage it."""
@@ -32,10 +34,6 @@ class PutReport(NamedTuple):
     """Not stored: a record of the same epoch and a newer snap is there."""
     refused: int = 0
     """Not stored: the tier never will, a record of that size for one. Trying again is useless."""
-
-
-NEVER: int = 2**63 - 1
-"""The absolute time of what never expires."""
 
 
 def clock_micros() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +18,7 @@ import anyio.to_thread
 
 from llmcache_fast._core import DiskStore
 from llmcache_fast._errors import ConfigurationError, TierError
+from llmcache_fast._options import size_in_bytes
 from llmcache_fast.tiers.base import PutReport, StoredRecord, clock_micros
 
 _log = logging.getLogger("llmcache_fast.disk")
@@ -31,9 +31,6 @@ DEFAULT_BUDGET = 0.25
 _THREADS = 4
 """Worker threads of one tier: three reads and a write can run at once in the store."""
 
-_UNITS = {"": 1, "b": 1}
-for _power, _letter in enumerate("kmgt", start=1):
-    _UNITS |= {f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power, _letter: 1024**_power}
 
 
 class DiskTier:
@@ -73,7 +70,7 @@ class DiskTier:
 
     @classmethod
     def from_url(cls, url: str, *, clock: Callable[[], int] = clock_micros) -> DiskTier:
-        """The tier of `disk:///absolute/path`, with the options `max_bytes` (`10GiB`) and `budget` (seconds)."""
+        """The tier of `disk:///absolute/path`; options: `max_bytes` (`10GiB`), `budget` (seconds)."""
         parts = urlsplit(url)
         if parts.scheme != "disk" or parts.netloc or not parts.path.startswith("/") or parts.fragment:
             raise ConfigurationError(
@@ -83,7 +80,7 @@ class DiskTier:
         max_bytes, budget = DEFAULT_MAX_BYTES, DEFAULT_BUDGET
         for name, text in parse_qsl(parts.query, keep_blank_values=True):
             if name == "max_bytes":
-                max_bytes = parse_bytes(text, "max_bytes")
+                max_bytes = size_in_bytes("max_bytes", text)
             elif name == "budget":
                 budget = _seconds(text)
             else:
@@ -98,7 +95,7 @@ class DiskTier:
         store = await self._in_thread(DiskStore, str(self.path), self.max_bytes, self.budget)
         if store.set_aside is not None:
             _log.warning(
-                "disk tier %s was damaged: the old database is kept as %s, the cache starts with an empty one",
+                "disk tier %s was damaged: the old database is kept as %s, an empty one takes its place",
                 self.path,
                 store.set_aside,
             )
@@ -167,15 +164,6 @@ class DiskTier:
 
     async def _in_thread(self, work: Callable[..., T], *args: object, abandon: bool = False) -> T:
         return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter, abandon_on_cancel=abandon)
-
-
-def parse_bytes(text: str, what: str) -> int:
-    """`10GiB`, `512MB`, `1048576` as a number of bytes; `what` names the option in errors."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
-    unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
-        raise ConfigurationError(f"{what} is {text!r}: write a number and a unit, such as 512MiB or 10GiB")
-    return int(float(match[1]) * unit)
 
 
 def _seconds(text: str) -> float:

@@ -185,7 +185,9 @@ impl DecodeError {
 #[non_exhaustive]
 pub enum EncodeError {
     /// The namespace does not fit its 16-bit length.
-    #[error("the namespace takes {0} bytes of UTF-8; at most 65535 fit a record: use a shorter name")]
+    #[error(
+        "the namespace takes {0} bytes of UTF-8; at most 65535 fit a record: use a shorter name"
+    )]
     Namespace(usize),
     /// The facts do not fit their 32-bit length.
     #[error("the facts take {0} bytes; at most 4294967295 fit a record: store fewer tags")]
@@ -195,6 +197,9 @@ pub enum EncodeError {
 /// The record's bytes.
 ///
 /// Cost: one allocation of the exact size, one copy, one BLAKE3 pass.
+///
+/// # Errors
+/// `EncodeError` when the namespace or the facts do not fit their length fields.
 pub fn encode(
     header: &Header,
     namespace: &str,
@@ -234,6 +239,9 @@ pub fn encode(
 ///
 /// The epoch is returned, not compared: validity belongs to whoever knows the markers.
 /// Cost: one BLAKE3 pass over `bytes`; nothing is allocated.
+///
+/// # Errors
+/// The first [`DecodeError`] in the order of `docs/reference/envelope.md`.
 pub fn decode<'a>(
     bytes: &'a [u8],
     expected_namespace: &str,
@@ -250,6 +258,9 @@ pub fn decode<'a>(
 }
 
 /// Read a record whoever it belongs to: for tools that list a store, never for an answer.
+///
+/// # Errors
+/// As [`decode`], without the two about whom the record belongs to.
 pub fn inspect(bytes: &[u8]) -> Result<View<'_>, DecodeError> {
     let mut fields = Fields { rest: bytes };
     // Bytes that are too short for a magic are called truncated, not foreign.
@@ -310,7 +321,12 @@ pub fn inspect(bytes: &[u8]) -> Result<View<'_>, DecodeError> {
         cost,
         fingerprint,
     };
-    Ok(View { header, namespace, facts, payload })
+    Ok(View {
+        header,
+        namespace,
+        facts,
+        payload,
+    })
 }
 
 /// Reads fixed-size fields off the front of a slice.
@@ -320,7 +336,10 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (field, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
+        let (field, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(*field)
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod canonical;
+#[cfg(feature = "disk")]
 pub mod disk;
 pub mod envelope;
 pub mod fingerprint;

@@ -18,7 +18,14 @@ fn key(number: u64) -> Key {
 }
 
 fn record(number: u64, envelope: &[u8]) -> Record<'_> {
-    Record { key: key(number), envelope, epoch: 1, snap: 10, stale_until: NEVER, cost: 1000 }
+    Record {
+        key: key(number),
+        envelope,
+        epoch: 1,
+        snap: 10,
+        stale_until: NEVER,
+        cost: 1000,
+    }
 }
 
 fn open(folder: &Path) -> DiskStore {
@@ -30,7 +37,10 @@ fn get(store: &DiskStore, number: u64) -> Option<Vec<u8>> {
 }
 
 fn file_bytes(folder: &Path) -> u64 {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().map_or(0, |meta| meta.len())).sum()
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().map_or(0, |meta| meta.len()))
+        .sum()
 }
 
 #[test]
@@ -38,10 +48,23 @@ fn what_was_put_is_got_also_after_opening_again() {
     let folder = TempDir::new().unwrap();
     let store = open(folder.path());
     assert!(store.opening().created);
-    let report = store.put_many(&[record(1, b"one"), record(2, b"")], 0).unwrap();
-    assert_eq!((report.stored, report.superseded, report.refused), (2, 0, 0));
+    let report = store
+        .put_many(&[record(1, b"one"), record(2, b"")], 0)
+        .unwrap();
+    assert_eq!(
+        (report.stored, report.superseded, report.refused),
+        (2, 0, 0)
+    );
     let found = store.get_many(&[key(2), key(3), key(1), key(1)]).unwrap();
-    assert_eq!(found, [Some(vec![]), None, Some(b"one".to_vec()), Some(b"one".to_vec())]);
+    assert_eq!(
+        found,
+        [
+            Some(vec![]),
+            None,
+            Some(b"one".to_vec()),
+            Some(b"one".to_vec())
+        ]
+    );
     drop(store);
     let again = open(folder.path());
     assert!(!again.opening().created);
@@ -52,7 +75,11 @@ fn what_was_put_is_got_also_after_opening_again() {
 fn an_older_snap_of_the_same_epoch_never_replaces_a_newer() {
     let folder = TempDir::new().unwrap();
     let store = open(folder.path());
-    let at = |snap, epoch, envelope| Record { snap, epoch, ..record(1, envelope) };
+    let at = |snap, epoch, envelope| Record {
+        snap,
+        epoch,
+        ..record(1, envelope)
+    };
     store.put_many(&[at(20, 1, b"newer")], 0).unwrap();
     let report = store.put_many(&[at(19, 1, b"older")], 0).unwrap();
     assert_eq!((report.stored, report.superseded), (0, 1));
@@ -71,11 +98,31 @@ fn two_keys_that_share_a_row_number_are_never_mistaken() {
     let store = open(folder.path());
     let mut twin = key(1);
     twin[31] ^= 1;
-    store.put_many(&[Record { snap: 99, ..record(1, b"first") }], 0).unwrap();
+    store
+        .put_many(
+            &[Record {
+                snap: 99,
+                ..record(1, b"first")
+            }],
+            0,
+        )
+        .unwrap();
     assert_eq!(store.get_many(&[twin]).unwrap(), [None]);
     assert_eq!(store.delete_many(&[twin]).unwrap(), 0);
-    store.put_many(&[Record { key: twin, snap: 1, ..record(1, b"second") }], 0).unwrap();
-    assert_eq!(store.get_many(&[key(1), twin]).unwrap(), [None, Some(b"second".to_vec())]);
+    store
+        .put_many(
+            &[Record {
+                key: twin,
+                snap: 1,
+                ..record(1, b"second")
+            }],
+            0,
+        )
+        .unwrap();
+    assert_eq!(
+        store.get_many(&[key(1), twin]).unwrap(),
+        [None, Some(b"second".to_vec())]
+    );
     assert_eq!(store.check().unwrap(), Vec::<String>::new());
 }
 
@@ -83,8 +130,12 @@ fn two_keys_that_share_a_row_number_are_never_mistaken() {
 fn deleting_purging_and_clearing_count_what_went() {
     let folder = TempDir::new().unwrap();
     let store = open(folder.path());
-    let records: Vec<_> =
-        (0..10_u64).map(|n| Record { stale_until: 100 + n.cast_signed(), ..record(n, b"x") }).collect();
+    let records: Vec<_> = (0..10_u64)
+        .map(|n| Record {
+            stale_until: 100 + n.cast_signed(),
+            ..record(n, b"x")
+        })
+        .collect();
     store.put_many(&records, 0).unwrap();
     assert_eq!(store.delete_many(&[key(0), key(0), key(77)]).unwrap(), 1);
     // Gone means now >= stale_until: 101..=104 of those left.
@@ -110,7 +161,11 @@ fn the_files_stay_within_the_bound() {
             store.put_many(&records, 0).unwrap();
             written += 20 * size as u64;
             let total = file_bytes(folder.path());
-            assert!(total <= max_bytes + 100, "{size}: {total} over {max_bytes}: {:?}", store.stats());
+            assert!(
+                total <= max_bytes + 100,
+                "{size}: {total} over {max_bytes}: {:?}",
+                store.stats()
+            );
             if written > 3 * max_bytes {
                 break;
             }
@@ -118,7 +173,11 @@ fn the_files_stay_within_the_bound() {
         let stats = store.stats().unwrap();
         assert!(stats.evicted > 0);
         // Small rows carry some 100 bytes of keys and index entries each.
-        assert!(stats.bytes * 5 > max_bytes, "only {} of {max_bytes} used by {size}", stats.bytes);
+        assert!(
+            stats.bytes * 5 > max_bytes,
+            "only {} of {max_bytes} used by {size}",
+            stats.bytes
+        );
         assert_eq!(store.check().unwrap(), Vec::<String>::new());
     }
 }
@@ -128,7 +187,11 @@ fn eviction_takes_the_expired_then_the_cheap_then_the_long_unread() {
     let folder = TempDir::new().unwrap();
     let store = DiskStore::open(folder.path(), 4 * MIB, BUDGET).unwrap();
     let envelope = vec![1; 10_000];
-    let with = |number, cost, stale_until| Record { cost, stale_until, ..record(number, &envelope) };
+    let with = |number, cost, stale_until| Record {
+        cost,
+        stale_until,
+        ..record(number, &envelope)
+    };
     let mut next = 1000;
     let mut fill = |rounds: u64| {
         for _ in 0..rounds {
@@ -153,7 +216,11 @@ fn eviction_takes_the_expired_then_the_cheap_then_the_long_unread() {
     };
     assert_eq!(present(0..20), 20, "dear rows outlive cheap ones");
     assert_eq!(present(100..120), 0, "expired rows go first, however dear");
-    assert_eq!(present(200..205), 5, "rows in use outlive rows of the same worth");
+    assert_eq!(
+        present(200..205),
+        5,
+        "rows in use outlive rows of the same worth"
+    );
     assert_eq!(present(1000..1010), 0);
     let stats = store.stats().unwrap();
     assert_eq!(stats.expired, 20);
@@ -165,9 +232,14 @@ fn a_record_too_large_is_refused_alone() {
     let folder = TempDir::new().unwrap();
     let store = DiskStore::open(folder.path(), 2 * MIB, BUDGET).unwrap();
     let large = vec![0; usize::try_from(store.max_record()).unwrap() + 1];
-    let report = store.put_many(&[record(1, b"small"), record(2, &large)], 0).unwrap();
+    let report = store
+        .put_many(&[record(1, b"small"), record(2, &large)], 0)
+        .unwrap();
     assert_eq!((report.stored, report.refused), (1, 1));
-    assert_eq!(store.get_many(&[key(1), key(2)]).unwrap(), [Some(b"small".to_vec()), None]);
+    assert_eq!(
+        store.get_many(&[key(1), key(2)]).unwrap(),
+        [Some(b"small".to_vec()), None]
+    );
     // Another process with a larger bound may store it; this one does not load it.
     let roomy = DiskStore::open(folder.path(), 64 * MIB, BUDGET).unwrap();
     let large = vec![0; large.len() + 8192];
@@ -207,7 +279,10 @@ fn markers_are_raised_by_a_clock_that_never_goes_back() {
     assert_eq!(store.raise_markers(7, &[2], 2000).unwrap().seq, 2001);
     let other = open(folder.path());
     assert_eq!(other.raise_markers(7, &[1], 5).unwrap().seq, 2002);
-    assert_eq!(other.markers_since(7, 0).unwrap(), [(u64::MAX, 2000), (2, 2001), (1, 2002)]);
+    assert_eq!(
+        other.markers_since(7, 0).unwrap(),
+        [(u64::MAX, 2000), (2, 2001), (1, 2002)]
+    );
     assert_eq!(store.markers_since(7, 2001).unwrap(), [(1, 2002)]);
     assert_eq!(store.markers_since(8, 0).unwrap(), []);
     assert_ne!(store.epoch(8, 1000).unwrap().epoch, start.epoch);
@@ -231,10 +306,16 @@ fn markers_can_be_raised_when_the_store_is_full() {
 #[test]
 fn a_foreign_or_newer_file_is_refused_and_left_alone() {
     let text = TempDir::new().unwrap();
-    fs::write(text.path().join(DATABASE_NAME), "my notes, not a database".repeat(100)).unwrap();
+    fs::write(
+        text.path().join(DATABASE_NAME),
+        "my notes, not a database".repeat(100),
+    )
+    .unwrap();
     let sqlite = TempDir::new().unwrap();
     let other = rusqlite::Connection::open(sqlite.path().join(DATABASE_NAME)).unwrap();
-    other.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)").unwrap();
+    other
+        .execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)")
+        .unwrap();
     drop(other);
     for folder in [&text, &sqlite] {
         let before = fs::read(folder.path().join(DATABASE_NAME)).unwrap();
@@ -251,14 +332,24 @@ fn a_foreign_or_newer_file_is_refused_and_left_alone() {
         .pragma_update(None, "user_version", 99)
         .unwrap();
     let error = DiskStore::open(newer.path(), MIB, BUDGET).unwrap_err();
-    assert!(matches!(error, DiskError::Newer { found: 99, .. }), "{error}");
+    assert!(
+        matches!(error, DiskError::Newer { found: 99, .. }),
+        "{error}"
+    );
     assert!(newer.path().join(DATABASE_NAME).exists());
 }
 
 fn set_aside_files(folder: &Path) -> usize {
     fs::read_dir(folder)
         .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains(".corrupt-"))
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .contains(".corrupt-")
+        })
         .count()
 }
 
@@ -293,7 +384,10 @@ fn damage_found_while_reading_is_set_aside_once_for_all_processes() {
     bytes[8192..].fill(0x5A);
     fs::write(&path, &bytes).unwrap();
     // Page one, and with it the schema, is sound: the damage shows when the trees are walked.
-    let (first, second) = match (DiskStore::open(folder.path(), 64 * MIB, BUDGET), open(folder.path())) {
+    let (first, second) = match (
+        DiskStore::open(folder.path(), 64 * MIB, BUDGET),
+        open(folder.path()),
+    ) {
         (Ok(first), second) => (first, second),
         (Err(error), _) => panic!("{error}"),
     };
@@ -344,15 +438,24 @@ fn files_are_private() {
 #[test]
 fn options_that_cannot_work_and_closed_stores_say_so() {
     let folder = TempDir::new().unwrap();
-    assert!(matches!(DiskStore::open(folder.path(), 1000, BUDGET), Err(DiskError::Option(_))));
-    assert!(matches!(DiskStore::open(folder.path(), MIB, Duration::ZERO), Err(DiskError::Option(_))));
+    assert!(matches!(
+        DiskStore::open(folder.path(), 1000, BUDGET),
+        Err(DiskError::Option(_))
+    ));
+    assert!(matches!(
+        DiskStore::open(folder.path(), MIB, Duration::ZERO),
+        Err(DiskError::Option(_))
+    ));
     let store = open(folder.path());
     store.close().unwrap();
     store.close().unwrap();
     assert!(matches!(store.get_many(&[key(1)]), Err(DiskError::Closed)));
     let file = folder.path().join("file");
     fs::write(&file, "x").unwrap();
-    assert!(matches!(DiskStore::open(&file, MIB, BUDGET), Err(DiskError::Io { .. })));
+    assert!(matches!(
+        DiskStore::open(&file, MIB, BUDGET),
+        Err(DiskError::Io { .. })
+    ));
 }
 
 #[test]
@@ -361,9 +464,17 @@ fn a_writer_that_holds_the_file_makes_others_busy_not_stuck_and_readers_read_on(
     let store = DiskStore::open(folder.path(), 64 * MIB, Duration::from_millis(30)).unwrap();
     store.put_many(&[record(1, b"one")], 0).unwrap();
     let mut other = rusqlite::Connection::open(folder.path().join(DATABASE_NAME)).unwrap();
-    let held = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
-    assert!(matches!(store.put_many(&[record(2, b"two")], 0), Err(DiskError::Busy)));
-    assert!(matches!(store.raise_markers(1, &[1], 0), Err(DiskError::Busy)));
+    let held = other
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+        .unwrap();
+    assert!(matches!(
+        store.put_many(&[record(2, b"two")], 0),
+        Err(DiskError::Busy)
+    ));
+    assert!(matches!(
+        store.raise_markers(1, &[1], 0),
+        Err(DiskError::Busy)
+    ));
     assert_eq!(get(&store, 1).as_deref(), Some(&b"one"[..]));
     drop(held);
     store.put_many(&[record(2, b"two")], 0).unwrap();
@@ -376,7 +487,11 @@ fn a_reader_that_pins_the_log_cannot_break_the_bound() {
     store.put_many(&[record(1, b"one")], 0).unwrap();
     let mut other = rusqlite::Connection::open(folder.path().join(DATABASE_NAME)).unwrap();
     let pinned = other.transaction().unwrap();
-    pinned.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0)).unwrap();
+    pinned
+        .query_row("SELECT count(*) FROM records", [], |row| {
+            row.get::<_, i64>(0)
+        })
+        .unwrap();
     let envelope = vec![1; 50_000];
     let refused = (0..200).find_map(|n| store.put_many(&[record(n, &envelope)], 0).err());
     assert!(matches!(refused, Some(DiskError::Full(_))), "{refused:?}");
@@ -396,7 +511,9 @@ fn threads_and_stores_write_and_read_at_once() {
                 for n in 0..50 {
                     let number = thread * 1000 + n;
                     let text = number.to_string();
-                    store.put_many(&[record(number, text.as_bytes())], 0).unwrap();
+                    store
+                        .put_many(&[record(number, text.as_bytes())], 0)
+                        .unwrap();
                     assert_eq!(get(&store, number).as_deref(), Some(text.as_bytes()));
                 }
             });

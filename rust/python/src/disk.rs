@@ -69,7 +69,12 @@ impl DiskStore {
         let found = py
             .detach(|| self.inner.get_many(&keys))
             .map_err(|error| to_python(py, "get_many", &error))?;
-        PyList::new(py, found.into_iter().map(|envelope| envelope.map(|bytes| PyBytes::new(py, &bytes))))
+        PyList::new(
+            py,
+            found
+                .into_iter()
+                .map(|envelope| envelope.map(|bytes| PyBytes::new(py, &bytes))),
+        )
     }
 
     /// Store records given as `(key, envelope, epoch, snap, stale_until, cost)`; `now` is in microseconds.
@@ -82,8 +87,10 @@ impl DiskStore {
         now: i64,
     ) -> PyResult<(u64, u64, u64)> {
         type Fields<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64, u64, i64, u64);
-        let fields: Vec<Fields<'_>> =
-            records.iter().map(|record| record.extract()).collect::<PyResult<_>>()?;
+        let fields: Vec<Fields<'_>> = records
+            .iter()
+            .map(|record| record.extract())
+            .collect::<PyResult<_>>()?;
         let records = fields
             .iter()
             .map(|(key, envelope, epoch, snap, stale_until, cost)| {
@@ -106,22 +113,26 @@ impl DiskStore {
     /// Delete keys; how many were there.
     fn delete_many(&self, py: Python<'_>, keys: Vec<Bound<'_, PyBytes>>) -> PyResult<u64> {
         let keys = to_keys(&keys)?;
-        py.detach(|| self.inner.delete_many(&keys)).map_err(|error| to_python(py, "delete_many", &error))
+        py.detach(|| self.inner.delete_many(&keys))
+            .map_err(|error| to_python(py, "delete_many", &error))
     }
 
     /// Delete up to `limit` records whose `stale_until` has come; how many were.
     fn purge(&self, py: Python<'_>, now: i64, limit: u64) -> PyResult<u64> {
-        py.detach(|| self.inner.purge(now, limit)).map_err(|error| to_python(py, "purge", &error))
+        py.detach(|| self.inner.purge(now, limit))
+            .map_err(|error| to_python(py, "purge", &error))
     }
 
     /// Delete every record; clocks and markers stay. How many there were.
     fn clear(&self, py: Python<'_>) -> PyResult<u64> {
-        py.detach(|| self.inner.clear()).map_err(|error| to_python(py, "clear", &error))
+        py.detach(|| self.inner.clear())
+            .map_err(|error| to_python(py, "clear", &error))
     }
 
     /// Give empty pages back to the file system; the bytes by which the files shrank.
     fn vacuum(&self, py: Python<'_>) -> PyResult<u64> {
-        py.detach(|| self.inner.vacuum()).map_err(|error| to_python(py, "vacuum", &error))
+        py.detach(|| self.inner.vacuum())
+            .map_err(|error| to_python(py, "vacuum", &error))
     }
 
     /// Allocate the namespace's next seq and raise the markers of all targets to it, durably (fsync).
@@ -154,12 +165,15 @@ impl DiskStore {
 
     /// Problems of the file, none if it is sound. Reads the whole file.
     fn check(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        py.detach(|| self.inner.check()).map_err(|error| to_python(py, "check", &error))
+        py.detach(|| self.inner.check())
+            .map_err(|error| to_python(py, "check", &error))
     }
 
     /// Counts and sizes, by name.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = py.detach(|| self.inner.stats()).map_err(|error| to_python(py, "stats", &error))?;
+        let stats = py
+            .detach(|| self.inner.stats())
+            .map_err(|error| to_python(py, "stats", &error))?;
         let dict = PyDict::new(py);
         for (name, value) in [
             ("rows", stats.rows),
@@ -184,14 +198,18 @@ impl DiskStore {
 
     /// Close. Running calls end normally, later ones raise.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.inner.close()).map_err(|error| to_python(py, "close", &error))
+        py.detach(|| self.inner.close())
+            .map_err(|error| to_python(py, "close", &error))
     }
 }
 
 fn to_key(key: &Bound<'_, PyBytes>) -> PyResult<Key> {
     let bytes = key.as_bytes();
     bytes.try_into().map_err(|_| {
-        PyValueError::new_err(format!("a key is a fingerprint of 32 bytes, this one has {}", bytes.len()))
+        PyValueError::new_err(format!(
+            "a key is a fingerprint of 32 bytes, this one has {}",
+            bytes.len()
+        ))
     })
 }
 
@@ -206,10 +224,16 @@ fn to_python(py: Python<'_>, operation: &str, error: &DiskError) -> PyErr {
 
 fn build(py: Python<'_>, operation: &str, error: &DiskError) -> PyResult<PyErr> {
     if let DiskError::Option(message) = error {
-        let class = py.import("llmcache_fast._errors")?.getattr("ConfigurationError")?;
+        let class = py
+            .import("llmcache_fast._errors")?
+            .getattr("ConfigurationError")?;
         return Ok(PyErr::from_value(class.call1((message,))?));
     }
-    let name = if error.is_unavailable() { "TierUnavailableError" } else { "TierError" };
+    let name = if error.is_unavailable() {
+        "TierUnavailableError"
+    } else {
+        "TierError"
+    };
     let class = py.import("llmcache_fast._errors")?.getattr(name)?;
     let keywords = PyDict::new(py);
     keywords.set_item("tier", "disk")?;
@@ -217,7 +241,9 @@ fn build(py: Python<'_>, operation: &str, error: &DiskError) -> PyResult<PyErr> 
     keywords.set_item("reason", error.reason())?;
     let exception = class.call((error.to_string(),), Some(&keywords))?;
     if !exception.is_instance_of::<pyo3::exceptions::PyBaseException>() {
-        return Err(PyTypeError::new_err("llmcache_fast._errors is not the package's own"));
+        return Err(PyTypeError::new_err(
+            "llmcache_fast._errors is not the package's own",
+        ));
     }
     Ok(PyErr::from_value(exception))
 }

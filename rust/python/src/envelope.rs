@@ -57,7 +57,8 @@ fn encode_envelope<'py>(
     facts: &[u8],
     payload: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let invalid = |what: &str, code: u8| PyValueError::new_err(format!("{what}: {code} is not a known code"));
+    let invalid =
+        |what: &str, code: u8| PyValueError::new_err(format!("{what}: {code} is not a known code"));
     let header = Header {
         kind: Kind::from_code(kind).ok_or_else(|| invalid("kind", kind))?,
         content_type: ContentType::from_code(content_type)
@@ -72,7 +73,11 @@ fn encode_envelope<'py>(
         fingerprint: to_fingerprint(fingerprint)?,
     };
     let encode = || envelope::encode(&header, namespace, facts, payload);
-    let bytes = if payload.len() >= DETACH_FROM { py.detach(encode) } else { encode() };
+    let bytes = if payload.len() >= DETACH_FROM {
+        py.detach(encode)
+    } else {
+        encode()
+    };
     bytes
         .map(|bytes| PyBytes::new(py, &bytes))
         .map_err(|error| PyValueError::new_err(error.to_string()))
@@ -91,7 +96,11 @@ fn decode_envelope(
 ) -> PyResult<(Option<Py<Envelope>>, &'static str)> {
     let fingerprint = to_fingerprint(fingerprint)?;
     let decode = || envelope::decode(data, namespace, &fingerprint);
-    let view = if data.len() >= DETACH_FROM { py.detach(decode) } else { decode() };
+    let view = if data.len() >= DETACH_FROM {
+        py.detach(decode)
+    } else {
+        decode()
+    };
     let view = match view {
         Ok(view) => view,
         Err(error) => return Ok((None, error.reason())),
@@ -117,6 +126,9 @@ fn decode_envelope(
 
 fn to_fingerprint(bytes: &[u8]) -> PyResult<[u8; 32]> {
     bytes.try_into().map_err(|_| {
-        PyValueError::new_err(format!("fingerprint: 32 bytes are needed, {} were given", bytes.len()))
+        PyValueError::new_err(format!(
+            "fingerprint: 32 bytes are needed, {} were given",
+            bytes.len()
+        ))
     })
 }

@@ -8,7 +8,7 @@ use llmcache_core::fingerprint::{Fingerprint, of_document, tree_digests};
 use llmcache_core::profile::{PROFILES, Profile};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PyString};
 use smallvec::SmallVec;
 
 use crate::error;
@@ -67,7 +67,11 @@ impl Prefix {
                 if let Ok(text) = variant.cast::<PyString>() {
                     writer.text(text.to_str()?);
                 } else {
-                    writer.integer(variant.extract().map_err(|_| {
+                    let number = variant.cast::<PyInt>().ok();
+                    let number = number
+                        .filter(|number| !number.is_instance_of::<PyBool>())
+                        .and_then(|number| number.extract().ok());
+                    writer.integer(number.ok_or_else(|| {
                         PyValueError::new_err("variant: must be a string or an integer of 64 bits")
                     })?);
                 }
@@ -90,9 +94,36 @@ pub(crate) fn fingerprint(
     memo: Option<&Memo>,
     nfc: bool,
 ) -> PyResult<Fingerprint> {
+    if let Some(ready) = ready(request)? {
+        return Ok(ready);
+    }
     document(request, prefix, memo, nfc, |writer| {
         of_document(writer.as_bytes())
     })
+}
+
+/// A request that is its fingerprint already.
+#[inline]
+fn ready(request: &Bound<'_, PyAny>) -> PyResult<Option<Fingerprint>> {
+    if request.is_exact_instance_of::<PyDict>() {
+        return Ok(None);
+    }
+    let bytes = request.cast::<PyBytes>();
+    if bytes.is_err()
+        && !request.is_instance_of::<PyByteArray>()
+        && !request.is_instance_of::<PyMemoryView>()
+    {
+        return Ok(None);
+    }
+    bytes
+        .ok()
+        .and_then(|bytes| bytes.as_bytes().try_into().ok())
+        .map(Some)
+        .ok_or_else(|| {
+            let reason = "bytes on their own are a ready fingerprint, and that is exactly 32 bytes; \
+                          put other bytes into a mapping";
+            error::unkeyable(request.py(), reason, "")
+        })
 }
 
 /// The canonical document of a request, for inspection and tests.
@@ -129,6 +160,7 @@ fn document<T>(
     let result = match walked {
         Ok(()) => Ok(finish(&scratch.writer)),
         Err(Why::Request(reason, path)) => Err(error::unkeyable(request.py(), &reason, &path)),
+        Err(Why::Raised(raised)) => Err(raised),
         Err(Why::Foreign) => Err(error::unkeyable(
             request.py(),
             "the request cannot be read",
@@ -289,11 +321,14 @@ pub(crate) fn nfc(normalize: Option<&str>) -> PyResult<bool> {
 /// # Errors
 /// `ValueError` that names the known ones.
 pub(crate) fn profile(name: &str) -> PyResult<usize> {
-    PROFILES.iter().position(|profile| profile.name == name).ok_or_else(|| {
-        let known: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
-        PyValueError::new_err(format!(
-            "profile: there is none named {name:?}; known are {}",
-            known.join(", ")
-        ))
-    })
+    PROFILES
+        .iter()
+        .position(|profile| profile.name == name)
+        .ok_or_else(|| {
+            let known: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
+            PyValueError::new_err(format!(
+                "profile: there is none named {name:?}; known are {}",
+                known.join(", ")
+            ))
+        })
 }

@@ -59,11 +59,20 @@ impl<const OWNED: bool> Walk<'_, '_, OWNED> {
             self.scratch.writer.short_text(text);
             return self.count(text.len());
         }
-        self.long(
-            text,
-            if exact { object } else { ptr::null_mut() },
-            Blob::Text,
-        )
+        let object = self.known_or_held(object, exact);
+        self.long(text, object, Blob::Text)
+    }
+
+    /// What to remember a digest for. An instance of a subclass is not remembered, so nothing but the request
+    /// would hold it while it is hashed: the walk does.
+    fn known_or_held(&mut self, object: *mut ffi::PyObject, exact: bool) -> *mut ffi::PyObject {
+        if exact {
+            return object;
+        }
+        // SAFETY: `object` is alive.
+        self.held
+            .push(unsafe { Bound::from_borrowed_ptr(self.py, object) }.unbind());
+        ptr::null_mut()
     }
 
     /// The UTF-8 form of a string of about `chars` characters.
@@ -160,8 +169,8 @@ impl<const OWNED: bool> Walk<'_, '_, OWNED> {
     }
 
     /// # Safety
-    /// `object` is alive and an exact `bytes`.
-    pub(crate) unsafe fn blob(&mut self, object: *mut ffi::PyObject) -> Walked<()> {
+    /// `object` is alive and an instance of `bytes`; `exact` says that its type is `bytes` itself.
+    pub(crate) unsafe fn blob(&mut self, object: *mut ffi::PyObject, exact: bool) -> Walked<()> {
         // SAFETY: as promised by the caller; `bytes` never move or change.
         let bytes = unsafe {
             let len = ffi::PyBytes_Size(object).cast_unsigned();
@@ -172,9 +181,10 @@ impl<const OWNED: bool> Walk<'_, '_, OWNED> {
             self.scratch.writer.short_bytes(bytes);
             return Ok(());
         }
-        if self.recall(object, Blob::Bytes)? {
+        if exact && self.recall(object, Blob::Bytes)? {
             return Ok(());
         }
+        let object = self.known_or_held(object, exact);
         self.long(bytes, object, Blob::Bytes)
     }
 

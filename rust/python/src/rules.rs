@@ -59,9 +59,9 @@ unsafe fn is_constant(value: *mut ffi::PyObject, constant: Constant) -> bool {
                     }
             }
             Constant::Number(wanted) => {
-                if is_exact!(value, PyFloat_Type) {
+                if ffi::PyFloat_Check(value) != 0 {
                     ffi::PyFloat_AsDouble(value) == wanted
-                } else if is_exact!(value, PyLong_Type) {
+                } else if ffi::PyLong_Check(value) != 0 && !is_exact!(value, PyBool_Type) {
                     let mut overflow: c_int = 0;
                     let number = ffi::PyLong_AsLongLongAndOverflow(value, &raw mut overflow);
                     overflow == 0 && number as f64 == wanted
@@ -79,7 +79,7 @@ unsafe fn is_constant(value: *mut ffi::PyObject, constant: Constant) -> bool {
 unsafe fn is_text(value: *mut ffi::PyObject, wanted: &str) -> bool {
     // SAFETY: as promised by the caller.
     unsafe {
-        if !is_exact!(value, PyUnicode_Type)
+        if ffi::PyUnicode_Check(value) == 0
             || ffi::PyUnicode_GetLength(value).cast_unsigned() != wanted.len()
         {
             return false;

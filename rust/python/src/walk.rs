@@ -10,6 +10,7 @@ use std::ptr;
 
 use llmcache_core::canonical::{MAX_DEPTH, MAX_VALUES, Writer};
 use llmcache_core::profile::{Order, Profile};
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
@@ -24,6 +25,8 @@ use crate::shape::{self, MAX_KEYS};
 pub(crate) struct Fail {
     /// `None`: the walk must be repeated with every item held.
     reason: Option<String>,
+    /// What is no error of the request, a `KeyboardInterrupt` say, and passes through as it is.
+    raised: Option<PyErr>,
     path: Vec<Segment>,
 }
 
@@ -33,6 +36,8 @@ pub(crate) enum Why {
     Foreign,
     /// The request is at fault: the reason, and the path.
     Request(String, String),
+    /// To be raised as it is.
+    Raised(PyErr),
 }
 
 enum Segment {
@@ -47,6 +52,7 @@ impl Fail {
     pub(crate) fn request(reason: impl Into<String>) -> Box<Self> {
         Box::new(Self {
             reason: Some(reason.into()),
+            raised: None,
             path: Vec::new(),
         })
     }
@@ -55,6 +61,7 @@ impl Fail {
     fn foreign() -> Box<Self> {
         Box::new(Self {
             reason: None,
+            raised: None,
             path: Vec::new(),
         })
     }
@@ -65,7 +72,10 @@ impl Fail {
         self
     }
 
-    pub(crate) fn why(self: Box<Self>) -> Why {
+    pub(crate) fn why(mut self: Box<Self>) -> Why {
+        if let Some(raised) = self.raised.take() {
+            return Why::Raised(raised);
+        }
         match &self.reason {
             None => Why::Foreign,
             Some(reason) => Why::Request(reason.clone(), self.path()),
@@ -239,7 +249,7 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             } else if is_exact!(object, PyFloat_Type) {
                 self.float(object)
             } else if is_exact!(object, PyBytes_Type) {
-                self.blob(object)
+                self.blob(object, true)
             } else {
                 self.other(object, below, depth)
             }
@@ -263,6 +273,9 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             if ffi::PyFloat_Check(object) != 0 {
                 return self.float(object);
             }
+            if ffi::PyBytes_Check(object) != 0 {
+                return self.blob(object, false);
+            }
             if ffi::PyList_Check(object) != 0 || ffi::PyTuple_Check(object) != 0 {
                 return self.array(object, below, depth);
             }
@@ -276,15 +289,17 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             let plain = self.plain(&Bound::from_borrowed_ptr(self.py, object))?;
             let pointer = plain.as_ptr();
             self.held.push(plain.unbind());
-            self.value(pointer, below, depth + 1)
+            // The builtin stands in the object's place: the same level, and one value.
+            self.values -= 1;
+            self.value(pointer, below, depth)
         }
     }
 
     /// The limits, looked at where a walk goes deeper.
     #[inline]
-    fn enter(&self, depth: u32) -> Walked<()> {
+    fn enter(&mut self, depth: u32) -> Walked<()> {
         if depth < MAX_DEPTH && self.values <= MAX_VALUES {
-            Ok(())
+            self.count(0)
         } else {
             Err(too_much(depth))
         }
@@ -311,9 +326,13 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
                 .get_type()
                 .name()
                 .map_or_else(|_| "?".into(), |name| name.to_string());
-            Fail::request(reason.unwrap_or_else(|_| {
+            let mut fail = Fail::request(reason.unwrap_or_else(|_| {
                 format!("reading the fields of a {of} raised {kind}; pass a plain mapping instead")
-            }))
+            }));
+            if !error.is_instance_of::<PyException>(self.py) {
+                fail.raised = Some(error);
+            }
+            fail
         })
     }
 
@@ -436,21 +455,22 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         let ordered = matches!(below, Some(Order::Keep));
         let mut keys = Keys::new();
         // SAFETY: as promised by the caller.
-        unsafe {
+        let exact = unsafe {
             if OWNED {
                 let holder = Bound::from_borrowed_ptr(self.py, object);
-                with_critical_section(&holder, || self.collect(object, &mut keys, ordered, depth))?;
+                with_critical_section(&holder, || self.collect(object, &mut keys, ordered, depth))?
             } else {
-                self.collect(object, &mut keys, ordered, depth)?;
+                self.collect(object, &mut keys, ordered, depth)?
             }
+        };
+        if !ordered && keys.len() > FEW {
+            keys.sort_unstable_by(|a, b| a.compare(b));
         }
-        if !ordered {
-            if keys.len() > FEW {
-                keys.sort_unstable_by(|a, b| a.compare(b));
-            }
-            if self.nfc && keys.windows(2).any(|pair| pair[0].text() == pair[1].text()) {
-                return Err(Fail::request("two keys are equal under NFC; rename one"));
-            }
+        // Exact strings as they are differ, because they are the keys of one dict.
+        if (self.nfc || !exact) && any_twice(&keys, ordered) {
+            return Err(Fail::request(
+                "two keys are equal, as they are or under NFC; rename one",
+            ));
         }
         self.scratch.writer.mapping(keys.len(), ordered);
         for key in &keys {
@@ -473,7 +493,7 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         self.enter(depth)
     }
 
-    /// Reads keys and values, in ascending order if they are few.
+    /// Reads keys and values, in ascending order if they are few. Returns whether all keys are exact strings.
     ///
     /// # Safety
     /// `object` is alive and an exact `dict`, inside its critical section.
@@ -484,7 +504,8 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         keys: &mut Keys,
         ordered: bool,
         depth: u32,
-    ) -> Walked<()> {
+    ) -> Walked<bool> {
+        let mut exact = true;
         let mut position: isize = 0;
         let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: nothing in the loop runs Python code, so the dict does not change under it. Key and value
@@ -492,6 +513,7 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         unsafe {
             while ffi::PyDict_Next(object, &raw mut position, &raw mut key, &raw mut value) != 0 {
                 let text = self.key_text(key)?;
+                exact &= is_exact!(key, PyUnicode_Type);
                 if depth == 0 && !matches!(verdict(self.profile, text, value), Verdict::In) {
                     continue;
                 }
@@ -514,7 +536,7 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
                 }
             }
         }
-        Ok(())
+        Ok(exact)
     }
 
     /// # Safety
@@ -550,13 +572,17 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         self.enter(depth)?;
         // SAFETY: as promised by the caller.
         let set = unsafe { Bound::from_borrowed_ptr(self.py, object) };
+        // A copy of the content: a subclass may define another iteration.
+        // SAFETY: `object` is alive.
+        let set =
+            unsafe { Bound::from_owned_ptr_or_err(self.py, ffi::PyFrozenSet_New(set.as_ptr())) };
         let unsortable = || {
             Fail::request(
                 "the set cannot be sorted: its items must be all strings, all numbers or all bytes",
             )
         };
         let items: Vec<Bound<'py, PyAny>> = set
-            .try_iter()
+            .and_then(|set| set.try_iter())
             .and_then(Iterator::collect::<PyResult<_>>)
             .map_err(|_| unsortable())?;
         let kind = |item: &Bound<'py, PyAny>| unsafe {
@@ -567,7 +593,7 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
                 0
             } else if ffi::PyLong_Check(item) != 0 || ffi::PyFloat_Check(item) != 0 {
                 2
-            } else if is_exact!(item, PyBytes_Type) {
+            } else if ffi::PyBytes_Check(item) != 0 {
                 3
             } else {
                 0
@@ -599,12 +625,27 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             self.held.push(item.unbind());
         }
         forms.sort_unstable();
+        if forms.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Fail::request(
+                "two items of the set are equal, as they are or under NFC; remove one",
+            ));
+        }
         self.scratch.writer.set(forms.len());
         for form in forms {
             self.scratch.writer.raw(&form);
         }
         Ok(())
     }
+}
+
+/// Whether two keys have the same text; `keys` are sorted unless `ordered`.
+#[cold]
+fn any_twice(keys: &Keys, ordered: bool) -> bool {
+    let mut texts: Vec<&[u8]> = keys.iter().map(KeyRef::text).collect();
+    if ordered {
+        texts.sort_unstable();
+    }
+    texts.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 #[cold]

@@ -71,6 +71,13 @@ _CREDENTIAL = re.compile(
 )
 
 
+_OWN_HOSTS = re.compile(
+    r"(^|\.)(api\.openai\.com|openai\.azure\.com|cognitiveservices\.azure\.com|services\.ai\.azure\.com|"
+    r"api\.anthropic\.com)$"
+)
+_WIRE_FIELDS = frozenset({"stream", "stream_options"})
+
+
 def is_credential(name: str) -> bool:
     """Whether a header or query parameter of this name (lower case) is taken for a credential."""
     return _CREDENTIAL.search(name) is not None
@@ -161,10 +168,15 @@ class KeyRules:
         """The mapping that stands for the call and is given to the cache as its request."""
         bare_url, credentials = split_url(url)
         counted, more = split_headers(headers, self._ignored)
+        parts = urlsplit(bare_url)
         # The host is in the URL; it counts on its own only where a client was told to send another one.
-        if counted.get("host") == urlsplit(bare_url).netloc:
+        if counted.get("host") == parts.netloc:
             del counted["host"]
+        # A profile's defaults are those of the provider's own servers. Elsewhere an explicit default may
+        # differ from an absent one, so the names of the fields that are there count.
+        own = _OWN_HOSTS.search(parts.hostname or "") is not None
         return {
+            "fields": None if own else sorted(body.keys() - _WIRE_FIELDS),
             "llmcache.http": KEY_VERSION,
             "method": method,
             "url": bare_url,

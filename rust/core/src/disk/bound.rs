@@ -41,7 +41,9 @@ impl Bounds {
             max_bytes,
             max_record,
             max_transaction: max_record.min(4 * MIB),
-            max_rows: usize::try_from(max_bytes / (64 << 10)).unwrap_or(usize::MAX).clamp(16, 1024),
+            max_rows: usize::try_from(max_bytes / (64 << 10))
+                .unwrap_or(usize::MAX)
+                .clamp(16, 1024),
             wal_target: (max_bytes / 8).clamp(MIB / 8, 4 * MIB),
         }
     }
@@ -52,7 +54,10 @@ impl Bounds {
     /// A transaction logs each page it changes: for each row its own, one of each index, and the same for
     /// the rows evicted for it; but never more pages than there are.
     pub(super) fn page_limit(&self, log: u64, index: u64, bytes: u64, rows: u64) -> u64 {
-        let left = self.max_bytes.saturating_sub(log.max(self.wal_target) + index) / PAGE;
+        let left = self
+            .max_bytes
+            .saturating_sub(log.max(self.wal_target) + index)
+            / PAGE;
         let logged = 2 * bytes / PAGE + 5 * rows + 48;
         left.saturating_sub(logged).max(left / 2)
     }
@@ -112,17 +117,21 @@ impl Totals {
         // An unknown cost counts as one micro-USD: among such rows the small and the recent stay.
         let cost = u128::from(cost.max(1).cast_unsigned());
         let size = u128::from(size.max(1).cast_unsigned());
-        let worth = i64::try_from(cost * RANK_ONE / size).unwrap_or(RANK_MAX).min(RANK_MAX);
+        let worth = i64::try_from(cost * RANK_ONE / size)
+            .unwrap_or(RANK_MAX)
+            .min(RANK_MAX);
         self.inflation.saturating_add(worth)
     }
 }
 
 /// Pages of the database and how many of them hold nothing.
 pub(super) fn pages(conn: &Connection) -> rusqlite::Result<(u64, u64)> {
-    let count: i64 =
-        conn.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get(0))?;
-    let free: i64 =
-        conn.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
+    let count: i64 = conn
+        .prepare_cached("PRAGMA page_count")?
+        .query_row([], |row| row.get(0))?;
+    let free: i64 = conn
+        .prepare_cached("PRAGMA freelist_count")?
+        .query_row([], |row| row.get(0))?;
     Ok((count.cast_unsigned(), free.cast_unsigned()))
 }
 
@@ -156,7 +165,9 @@ fn evict_lowest(conn: &Connection, totals: &mut Totals) -> rusqlite::Result<usiz
     let mut lowest =
         conn.prepare_cached("SELECT id, size, cost, rank FROM records ORDER BY rank LIMIT ?1")?;
     let rows: Vec<(i64, i64, i64, i64)> = lowest
-        .query_map([EVICTION_STEP], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .query_map([EVICTION_STEP], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let mut delete = conn.prepare_cached("DELETE FROM records WHERE id = ?1")?;
     for (id, size, cost, rank) in &rows {

@@ -11,7 +11,11 @@ pub struct ClockReading {
     pub seq: u64,
 }
 
-pub(super) fn epoch(conn: &mut Connection, namespace: u64, now: i64) -> rusqlite::Result<ClockReading> {
+pub(super) fn epoch(
+    conn: &mut Connection,
+    namespace: u64,
+    now: i64,
+) -> rusqlite::Result<ClockReading> {
     if let Some(reading) = load(conn, namespace)? {
         return Ok(reading);
     }
@@ -30,7 +34,10 @@ pub(super) fn raise_markers(
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let last = load_or_create(&tx, namespace, now)?;
     let seq = (last.seq.cast_signed().saturating_add(1)).max(now);
-    tx.execute("UPDATE clocks SET seq = ?2 WHERE namespace = ?1", params![namespace.cast_signed(), seq])?;
+    tx.execute(
+        "UPDATE clocks SET seq = ?2 WHERE namespace = ?1",
+        params![namespace.cast_signed(), seq],
+    )?;
     {
         let mut raise = tx.prepare_cached(
             "INSERT INTO markers (namespace, target, seq) VALUES (?1, ?2, ?3)
@@ -41,7 +48,10 @@ pub(super) fn raise_markers(
         }
     }
     tx.commit()?;
-    Ok(ClockReading { epoch: last.epoch, seq: seq.cast_unsigned() })
+    Ok(ClockReading {
+        epoch: last.epoch,
+        seq: seq.cast_unsigned(),
+    })
 }
 
 pub(super) fn markers_since(
@@ -54,7 +64,10 @@ pub(super) fn markers_since(
         "SELECT target, seq FROM markers WHERE namespace = ?1 AND seq > ?2 ORDER BY seq, target",
     )?;
     let rows = select.query_map(params![namespace.cast_signed(), since], |row| {
-        Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
+        Ok((
+            row.get::<_, i64>(0)?.cast_unsigned(),
+            row.get::<_, i64>(1)?.cast_unsigned(),
+        ))
     })?;
     rows.collect()
 }

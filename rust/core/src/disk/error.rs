@@ -72,7 +72,10 @@ pub enum DiskError {
 
 fn set_aside_text(path: Option<&Path>) -> String {
     match path {
-        Some(path) => format!(", is kept as {} and was replaced by an empty one", path.display()),
+        Some(path) => format!(
+            ", is kept as {} and was replaced by an empty one",
+            path.display()
+        ),
         None => " and was already replaced by an empty one".to_owned(),
     }
 }
@@ -108,20 +111,31 @@ impl DiskError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::Full(format!("the disk of {} is full", path.display()))
             }
-            _ => Self::Io { path: path.to_owned(), source },
+            _ => Self::Io {
+                path: path.to_owned(),
+                source,
+            },
         }
     }
 
     /// The engine's answer in the vocabulary of this store; damage is left to the caller, who can move it.
     pub(super) fn from_engine(path: &Path, error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-                Self::Busy
+            Some(
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed,
+            ) => Self::Busy,
+            Some(ErrorCode::DiskFull) => {
+                Self::Full("the disk or the store's bound is full".to_owned())
             }
-            Some(ErrorCode::DiskFull) => Self::Full("the disk or the store's bound is full".to_owned()),
             Some(ErrorCode::ReadOnly) => Self::ReadOnly(path.to_owned()),
-            Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => Self::Permission(path.to_owned()),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt { set_aside: None },
+            Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+                Self::Permission(path.to_owned())
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt { set_aside: None }
+            }
             _ => Self::Engine(error),
         }
     }

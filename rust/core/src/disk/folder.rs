@@ -39,7 +39,10 @@ pub(super) struct OpeningLock {
 
 impl Folder {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), database: path.join(DATABASE_NAME) }
+        Self {
+            path: path.to_owned(),
+            database: path.join(DATABASE_NAME),
+        }
     }
 
     pub(super) fn wal(&self) -> PathBuf {
@@ -82,13 +85,19 @@ impl Folder {
                 Err(TryLockError::Error(error)) => return Err(DiskError::from_io(&path, error)),
             }
         }
-        let owned = file.metadata().map_err(|error| DiskError::from_io(&path, error))?.len() > 0;
+        let owned = file
+            .metadata()
+            .map_err(|error| DiskError::from_io(&path, error))?
+            .len()
+            > 0;
         Ok(OpeningLock { file, path, owned })
     }
 
     /// The file at the database's place now, if any.
     pub(super) fn identity(&self) -> Option<FileIdentity> {
-        fs::metadata(&self.database).ok().map(|meta| (meta.dev(), meta.ino()))
+        fs::metadata(&self.database)
+            .ok()
+            .map(|meta| (meta.dev(), meta.ino()))
     }
 
     /// Make sure there is a database file (mode 0600). Whether it was made now.
@@ -96,7 +105,12 @@ impl Folder {
     /// A log without its database is left from a move that was cut short: were it kept, it would be
     /// taken for the new file's.
     pub(super) fn ensure_database(&self, _lock: &OpeningLock) -> Result<bool, DiskError> {
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.database) {
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.database)
+        {
             Ok(_) => {
                 let suffix = aside_suffix();
                 self.move_away(&self.wal(), &suffix)?;
@@ -119,7 +133,10 @@ impl Folder {
 
     fn move_away(&self, from: &Path, suffix: &str) -> Result<Option<PathBuf>, DiskError> {
         // `cache.sqlite3-wal` becomes `cache.sqlite3.corrupt-T-wal`, so that tools still find the pair.
-        let name = from.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = from
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let tail = name.strip_prefix(DATABASE_NAME).unwrap_or_default();
         let to = self.path.join(format!("{DATABASE_NAME}{suffix}{tail}"));
         match fs::rename(from, &to) {
@@ -140,7 +157,9 @@ impl OpeningLock {
     /// Remember that this folder holds a store of ours, once it does.
     pub(super) fn mark_owned(&mut self) -> Result<(), DiskError> {
         if !self.owned {
-            self.file.write_all(OWNER_LINE).map_err(|error| DiskError::from_io(&self.path, error))?;
+            self.file
+                .write_all(OWNER_LINE)
+                .map_err(|error| DiskError::from_io(&self.path, error))?;
             self.owned = true;
         }
         Ok(())
@@ -148,6 +167,8 @@ impl OpeningLock {
 }
 
 fn aside_suffix() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros());
     format!(".corrupt-{now}")
 }

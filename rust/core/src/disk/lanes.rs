@@ -49,12 +49,17 @@ pub struct Opening {
 
 impl Lanes {
     /// A free reading connection, or the first to become free before `deadline`.
-    pub(super) fn reader(&self, deadline: Instant) -> Result<MutexGuard<'_, Connection>, DiskError> {
+    pub(super) fn reader(
+        &self,
+        deadline: Instant,
+    ) -> Result<MutexGuard<'_, Connection>, DiskError> {
         if let Some(free) = self.readers.iter().find_map(Mutex::try_lock) {
             return Ok(free);
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.readers.len();
-        self.readers[turn].try_lock_until(deadline).ok_or(DiskError::Busy)
+        self.readers[turn]
+            .try_lock_until(deadline)
+            .ok_or(DiskError::Busy)
     }
 }
 
@@ -69,7 +74,9 @@ pub(super) fn lock(
 }
 
 pub(super) fn wait_until(conn: &Connection, deadline: Instant) -> Result<(), DiskError> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let left = deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
     conn.busy_timeout(left).map_err(DiskError::Engine)
 }
 
@@ -89,7 +96,10 @@ pub(super) fn open_locked(
     budget: Duration,
     guard: &mut OpeningLock,
 ) -> Result<(Lanes, Opening), DiskError> {
-    let mut opening = Opening { created: folder.ensure_database(guard)?, set_aside: None };
+    let mut opening = Opening {
+        created: folder.ensure_database(guard)?,
+        set_aside: None,
+    };
     let lanes = match connect_all(folder, bounds, budget) {
         Err(DiskError::Corrupt { .. }) if guard.owned => {
             opening.set_aside = folder.set_aside(guard)?;
@@ -120,13 +130,20 @@ fn connect_all(folder: &Folder, bounds: &Bounds, budget: Duration) -> Result<Lan
                 supported: schema::SCHEMA_VERSION,
             });
         }
-        Identity::Foreign(what) => return Err(DiskError::Foreign { path: folder.database.clone(), what }),
+        Identity::Foreign(what) => {
+            return Err(DiskError::Foreign {
+                path: folder.database.clone(),
+                what,
+            });
+        }
     }
     settle(&writer, bounds, Durability::Process).map_err(engine)?;
-    schema::probe(&writer).map_err(|error| match DiskError::from_engine(&folder.database, error) {
-        // A table or a row of ours is missing: the file says it is ours and is not whole.
-        DiskError::Engine(_) => DiskError::Corrupt { set_aside: None },
-        other => other,
+    schema::probe(&writer).map_err(|error| {
+        match DiskError::from_engine(&folder.database, error) {
+            // A table or a row of ours is missing: the file says it is ours and is not whole.
+            DiskError::Engine(_) => DiskError::Corrupt { set_aside: None },
+            other => other,
+        }
     })?;
     let clock = connect(folder, bounds, budget, Durability::Power).map_err(engine)?;
     settle(&clock, bounds, Durability::Power).map_err(engine)?;
@@ -139,8 +156,16 @@ fn connect_all(folder: &Folder, bounds: &Bounds, budget: Duration) -> Result<Lan
         })
         .collect::<rusqlite::Result<Vec<_>>>()
         .map_err(engine)?;
-    let identity = folder.identity().ok_or_else(|| DiskError::Corrupt { set_aside: None })?;
-    Ok(Lanes { identity, writer: Mutex::new(writer), clock: Mutex::new(clock), readers, turn: AtomicUsize::new(0) })
+    let identity = folder
+        .identity()
+        .ok_or_else(|| DiskError::Corrupt { set_aside: None })?;
+    Ok(Lanes {
+        identity,
+        writer: Mutex::new(writer),
+        clock: Mutex::new(clock),
+        readers,
+        turn: AtomicUsize::new(0),
+    })
 }
 
 /// A connection that has not changed the file, and would not by closing either.
@@ -173,7 +198,12 @@ fn connect(
 fn settle(conn: &Connection, bounds: &Bounds, durability: Durability) -> rusqlite::Result<()> {
     let wal_target = bounds.wal_target.cast_signed();
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-    conn.pragma_update_and_check(None, "wal_autocheckpoint", wal_target / PAGE.cast_signed(), |_| Ok(()))?;
+    conn.pragma_update_and_check(
+        None,
+        "wal_autocheckpoint",
+        wal_target / PAGE.cast_signed(),
+        |_| Ok(()),
+    )?;
     conn.pragma_update_and_check(None, "journal_size_limit", wal_target, |_| Ok(()))?;
     // Page cache: the upper levels of the trees; record pages come from the system's own cache.
     let cache_kib: i64 = match durability {

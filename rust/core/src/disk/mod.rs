@@ -16,6 +16,7 @@
 
 mod bound;
 mod clock;
+mod engine;
 mod error;
 mod folder;
 mod lanes;
@@ -24,13 +25,12 @@ mod schema;
 mod stats;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 pub use self::clock::ClockReading;
 pub use self::error::DiskError;
@@ -48,12 +48,8 @@ pub const MIN_BYTES: u64 = 1 << 20;
 
 /// Keys read lately whose rank waits for the next write.
 const TOUCHED_MAX: usize = 1024;
-/// Ranks renewed by one write, at most: a read's recency must not make writes slow.
-const REFRESH_STEP: usize = 128;
 /// Pages given back per transaction by `vacuum` and `clear`, so that other writers get their turn.
 const VACUUM_STEP: u64 = 2048;
-/// The longest a write waits for readers in order to cut the log.
-const TRUNCATE_WAIT: Duration = Duration::from_millis(20);
 
 /// An open store. Shared between threads by reference.
 pub struct DiskStore {
@@ -74,7 +70,9 @@ pub struct DiskStore {
 
 impl std::fmt::Debug for DiskStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DiskStore").field("folder", &self.folder.path).finish_non_exhaustive()
+        f.debug_struct("DiskStore")
+            .field("folder", &self.folder.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,6 +85,11 @@ impl DiskStore {
     ///
     /// A foreign or newer file is refused and left alone; a damaged one of ours is renamed and replaced,
     /// which [`opening`](Self::opening) tells.
+    ///
+    /// # Errors
+    /// Fails with `Option` for bounds that cannot work, `Permission`, `ReadOnly`, `Io` or `Full` when the folder
+    /// cannot be used, `Foreign` or `Newer` for a file that is not ours to use, `Busy` while another process
+    /// opens or moves the files for seconds.
     pub fn open(path: &Path, max_bytes: u64, budget: Duration) -> Result<Self, DiskError> {
         if max_bytes < MIN_BYTES {
             return Err(DiskError::Option(format!(
@@ -94,7 +97,9 @@ impl DiskStore {
             )));
         }
         if budget.is_zero() {
-            return Err(DiskError::Option("the budget is zero: give a positive time".to_owned()));
+            return Err(DiskError::Option(
+                "the budget is zero: give a positive time".to_owned(),
+            ));
         }
         let folder = Folder::new(path);
         let bounds = Bounds::new(max_bytes);
@@ -131,12 +136,19 @@ impl DiskStore {
     }
 
     /// The envelope of each key, or `None`; one snapshot for all. Does not wait for writers.
+    ///
+    /// # Errors
+    /// Fails with `Busy` when all readers stay in use for the whole budget, `Corrupt` after setting damage
+    /// aside, or `Io`, `Engine`, `Closed`, `Forked`.
     pub fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, DiskError> {
         let found = self.read(|conn| records::read(conn, keys))?;
         if self.crowded.load(Ordering::Relaxed) {
             let mut touched = self.touched.lock();
             let room = TOUCHED_MAX.saturating_sub(touched.len());
-            let hits = keys.iter().zip(&found).filter(|(_, envelope)| envelope.is_some());
+            let hits = keys
+                .iter()
+                .zip(&found)
+                .filter(|(_, envelope)| envelope.is_some());
             touched.extend(hits.take(room).map(|(key, _)| *key));
         }
         Ok(found)
@@ -147,6 +159,10 @@ impl DiskStore {
     /// One transaction per 4 MiB of envelopes and 1024 records (fewer under a bound below 64 MiB), each all
     /// or nothing. A
     /// record of the same epoch and a newer snap is never replaced. Putting again what was put is harmless.
+    ///
+    /// # Errors
+    /// As [`get_many`](Self::get_many), and with `Busy` while another writer holds the file, `Full` when the
+    /// disk is full. Groups before the one that failed are stored; putting all again is harmless.
     pub fn put_many(&self, records: &[Record<'_>], now: i64) -> Result<PutReport, DiskError> {
         let mut report = PutReport::default();
         let mut fitting = Vec::with_capacity(records.len());
@@ -166,17 +182,24 @@ impl DiskStore {
             rest = more;
         }
         self.refused.fetch_add(report.refused, Ordering::Relaxed);
-        self.superseded.fetch_add(report.superseded, Ordering::Relaxed);
+        self.superseded
+            .fetch_add(report.superseded, Ordering::Relaxed);
         Ok(report)
     }
 
     /// Delete `keys`; how many were there.
+    ///
+    /// # Errors
+    /// As [`put_many`](Self::put_many); nothing was deleted then.
     pub fn delete_many(&self, keys: &[Key]) -> Result<u64, DiskError> {
         self.write(|conn, totals| records::delete(conn, totals, keys))
     }
 
     /// Delete up to `limit` records that may no longer be used at `now`; how many were. A file that is a
     /// quarter empty gives pages back.
+    ///
+    /// # Errors
+    /// As [`put_many`](Self::put_many); nothing was deleted then.
     pub fn purge(&self, now: i64, limit: u64) -> Result<u64, DiskError> {
         self.write(|conn, totals| {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -190,6 +213,9 @@ impl DiskStore {
     }
 
     /// Delete every record; clocks and markers stay. How many there were.
+    ///
+    /// # Errors
+    /// As [`put_many`](Self::put_many).
     pub fn clear(&self) -> Result<u64, DiskError> {
         let cleared = self.write(records::delete_all)?;
         self.vacuum()?;
@@ -200,6 +226,9 @@ impl DiskStore {
     ///
     /// Works in short transactions, between which other writers get their turn; the call as a whole takes
     /// as long as there are empty pages.
+    ///
+    /// # Errors
+    /// As [`put_many`](Self::put_many); what was given back before stays given back.
     pub fn vacuum(&self) -> Result<u64, DiskError> {
         let before = self.file_bytes();
         loop {
@@ -221,6 +250,9 @@ impl DiskStore {
 
     /// Allocate the next seq of a namespace's clock, `max(last + 1, now)`, and raise the markers of all
     /// `targets` to it, in one transaction that survives a power cut.
+    ///
+    /// # Errors
+    /// As [`put_many`](Self::put_many); no marker was raised then. The store's own bound does not apply.
     pub fn raise_markers(
         &self,
         namespace: u64,
@@ -231,29 +263,43 @@ impl DiskStore {
     }
 
     /// `(target, seq)` of every marker of a namespace raised after `seq`, oldest first.
+    ///
+    /// # Errors
+    /// As [`get_many`](Self::get_many).
     pub fn markers_since(&self, namespace: u64, seq: u64) -> Result<Vec<(u64, u64)>, DiskError> {
         self.read(|conn| clock::markers_since(conn, namespace, seq))
     }
 
     /// The namespace's clock; made with a random epoch if it did not exist.
+    ///
+    /// # Errors
+    /// As [`raise_markers`](Self::raise_markers).
     pub fn epoch(&self, namespace: u64, now: i64) -> Result<ClockReading, DiskError> {
         self.durable(|conn| clock::epoch(conn, namespace, now))
     }
 
     /// Problems of the file, none if it is sound. Reads the whole file: for tools, not for traffic.
+    ///
+    /// # Errors
+    /// As [`get_many`](Self::get_many), but damage is a finding here, and nothing is set aside.
     pub fn check(&self) -> Result<Vec<String>, DiskError> {
         let lanes = self.lanes()?;
         let conn = lanes.reader(Instant::now() + self.budget)?;
         match stats::problems(&conn) {
             Ok(problems) => Ok(problems),
             Err(error) => match DiskError::from_engine(&self.folder.database, error) {
-                DiskError::Corrupt { .. } => Ok(vec!["the file is not readable as a database".to_owned()]),
+                DiskError::Corrupt { .. } => {
+                    Ok(vec!["the file is not readable as a database".to_owned()])
+                }
                 other => Err(other),
             },
         }
     }
 
     /// Counts and sizes, exact at the moment of the call.
+    ///
+    /// # Errors
+    /// As [`get_many`](Self::get_many).
     pub fn stats(&self) -> Result<DiskStats, DiskError> {
         let (totals, pages, free_pages) = self.read(|conn| {
             let snapshot = conn.unchecked_transaction()?;
@@ -272,6 +318,9 @@ impl DiskStore {
     }
 
     /// Close. Calls that are running end normally; later ones fail with [`DiskError::Closed`].
+    ///
+    /// # Errors
+    /// Fails with `Forked` in a process that did not open the store.
     pub fn close(&self) -> Result<(), DiskError> {
         // In a forked child the lock could be held by a thread that does not exist here.
         if std::process::id() != self.process {
@@ -279,208 +328,6 @@ impl DiskStore {
         }
         drop(self.lanes.write().take());
         Ok(())
-    }
-
-    fn file_bytes(&self) -> u64 {
-        let (file, log, index) = self.folder.file_sizes();
-        file + log + index
-    }
-
-    /// How many of the first records go into one transaction: at least one.
-    fn group_len(&self, records: &[Record<'_>]) -> usize {
-        let mut size = 0;
-        for (index, record) in records.iter().enumerate() {
-            size += record.envelope.len() as u64;
-            if size > self.bounds.max_transaction || index == self.bounds.max_rows {
-                return index.max(1);
-            }
-        }
-        records.len()
-    }
-
-    fn put_group(&self, group: &[Record<'_>], now: i64) -> Result<u64, DiskError> {
-        let touched: Vec<Key> = if self.crowded.load(Ordering::Relaxed) {
-            let mut touched = self.touched.lock();
-            let keys: Vec<Key> = touched.iter().take(REFRESH_STEP).copied().collect();
-            for key in &keys {
-                touched.remove(key);
-            }
-            keys
-        } else {
-            Vec::new()
-        };
-        let needed = records::pages_needed(group);
-        let lanes = self.lanes()?;
-        let deadline = Instant::now() + self.budget;
-        let result = {
-            let mut conn = lanes::lock(&lanes.writer, deadline)?;
-            let limit = self.page_limit(&conn, group)?;
-            lanes::wait_until(&conn, deadline)?;
-            match self.put_once(&mut conn, group, &touched, limit, needed, now) {
-                // The estimate was short for these rows: make much more room, once.
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-                    self.put_once(&mut conn, group, &touched, limit, 3 * needed + 64, now)
-                }
-                other => other,
-            }
-        };
-        result.map_err(|error| self.failed(&lanes, error))
-    }
-
-    fn put_once(
-        &self,
-        conn: &mut Connection,
-        group: &[Record<'_>],
-        touched: &[Key],
-        limit: u64,
-        needed: u64,
-        now: i64,
-    ) -> rusqlite::Result<u64> {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut totals = Totals::load(&tx)?;
-        records::refresh_ranks(&tx, &totals, touched)?;
-        bound::make_room(&tx, &mut totals, limit, needed, now)?;
-        let mut stored = 0;
-        for record in group {
-            stored += u64::from(records::write(&tx, &mut totals, record)?);
-        }
-        totals.save(&tx)?;
-        let (count, free) = bound::pages(&tx)?;
-        tx.commit()?;
-        self.crowded.store((count - free.min(count)) * 4 > limit * 3, Ordering::Relaxed);
-        Ok(stored)
-    }
-
-    /// The pages the database may have now; also told to SQLite, as the bound nothing gets past.
-    fn page_limit(&self, conn: &Connection, group: &[Record<'_>]) -> Result<u64, DiskError> {
-        let (_, mut log, _) = self.folder.file_sizes();
-        if log > 2 * self.bounds.wal_target {
-            self.truncate_log(conn)?;
-            log = self.folder.file_sizes().1;
-        }
-        let (bytes, rows) = (records::total_size(group), group.len() as u64);
-        let limit = self.bounds.page_limit(log, self.folder.file_sizes().2, bytes, rows);
-        if log > self.bounds.max_bytes / 2 || limit < 32 {
-            return Err(DiskError::Full(format!(
-                "the write-ahead log has {log} bytes and cannot be cut, because some process keeps a read open on it"
-            )));
-        }
-        conn.pragma_update_and_check(None, "max_page_count", limit.cast_signed(), |_| Ok(()))
-            .map_err(|error| DiskError::from_engine(&self.folder.database, error))?;
-        Ok(limit)
-    }
-
-    /// Move the log into the database and cut it, if no reader is in the way for long.
-    fn truncate_log(&self, conn: &Connection) -> Result<(), DiskError> {
-        lanes::wait_until(conn, Instant::now() + TRUNCATE_WAIT)?;
-        match conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            Ok(()) => Ok(()),
-            Err(error) => match DiskError::from_engine(&self.folder.database, error) {
-                DiskError::Busy => Ok(()),
-                other => Err(other),
-            },
-        }
-    }
-
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, DiskError> {
-        let lanes = self.lanes()?;
-        let result = {
-            let deadline = Instant::now() + self.budget;
-            let conn = lanes.reader(deadline)?;
-            lanes::wait_until(&conn, deadline)?;
-            work(&conn)
-        };
-        result.map_err(|error| self.failed(&lanes, error))
-    }
-
-    fn write<T>(
-        &self,
-        work: impl FnOnce(&Connection, &mut Totals) -> rusqlite::Result<T>,
-    ) -> Result<T, DiskError> {
-        let lanes = self.lanes()?;
-        let result = {
-            let mut conn = lanes::lock(&lanes.writer, Instant::now() + self.budget)?;
-            let run = |conn: &mut Connection| {
-                let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let mut totals = Totals::load(&tx)?;
-                let done = work(&tx, &mut totals)?;
-                totals.save(&tx)?;
-                tx.commit()?;
-                Ok(done)
-            };
-            run(&mut conn)
-        };
-        result.map_err(|error| self.failed(&lanes, error))
-    }
-
-    fn durable<T>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, DiskError> {
-        let lanes = self.lanes()?;
-        let result = {
-            let deadline = Instant::now() + self.budget;
-            // Within the process writers queue at a mutex: SQLite's own waiting is by polling.
-            let _turn = lanes::lock(&lanes.writer, deadline)?;
-            let mut conn = lanes::lock(&lanes.clock, deadline)?;
-            work(&mut conn)
-        };
-        result.map_err(|error| self.failed(&lanes, error))
-    }
-
-    /// The connections, if they still belong to the file at the store's place.
-    fn lanes(&self) -> Result<Arc<Lanes>, DiskError> {
-        if std::process::id() != self.process {
-            return Err(DiskError::Forked);
-        }
-        let lanes = self.lanes.read().clone().ok_or(DiskError::Closed)?;
-        if self.folder.identity() == Some(lanes.identity) {
-            return Ok(lanes);
-        }
-        // Another process moved a damaged file away, or somebody deleted the folder. What is written to
-        // the old file nobody else would see: markers least of all.
-        let _turn = self.reopening.try_lock_for(self.budget).ok_or(DiskError::Busy)?;
-        let current = self.lanes.read().clone().ok_or(DiskError::Closed)?;
-        if self.folder.identity() == Some(current.identity) {
-            return Ok(current);
-        }
-        let (fresh, _) = lanes::open(&self.folder, &self.bounds, self.budget)?;
-        self.install(fresh)
-    }
-
-    fn install(&self, fresh: Lanes) -> Result<Arc<Lanes>, DiskError> {
-        let mut slot = self.lanes.write();
-        if slot.is_none() {
-            return Err(DiskError::Closed);
-        }
-        let fresh = Arc::new(fresh);
-        *slot = Some(Arc::clone(&fresh));
-        self.reopened.fetch_add(1, Ordering::Relaxed);
-        Ok(fresh)
-    }
-
-    /// An engine error in this store's vocabulary; damage is set aside first.
-    fn failed(&self, lanes: &Lanes, error: rusqlite::Error) -> DiskError {
-        match DiskError::from_engine(&self.folder.database, error) {
-            DiskError::Corrupt { .. } => match self.replace_damaged(lanes) {
-                Ok(set_aside) => DiskError::Corrupt { set_aside },
-                Err(error) => error,
-            },
-            other => other,
-        }
-    }
-
-    fn replace_damaged(&self, damaged: &Lanes) -> Result<Option<PathBuf>, DiskError> {
-        let _turn = self.reopening.try_lock_for(self.budget).ok_or(DiskError::Busy)?;
-        let mut guard = self.folder.lock()?;
-        let moved = if self.folder.identity() == Some(damaged.identity) {
-            self.folder.set_aside(&guard)?
-        } else {
-            None
-        };
-        let (fresh, _) = lanes::open_locked(&self.folder, &self.bounds, self.budget, &mut guard)?;
-        self.install(fresh)?;
-        Ok(moved)
     }
 }
 

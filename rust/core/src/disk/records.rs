@@ -55,7 +55,11 @@ pub(super) fn row_id(key: &Key) -> i64 {
 
 /// The envelopes of `keys`, from one snapshot of the database.
 pub(super) fn read(conn: &Connection, keys: &[Key]) -> rusqlite::Result<Vec<Option<Vec<u8>>>> {
-    let snapshot = if keys.len() > 1 { Some(conn.unchecked_transaction()?) } else { None };
+    let snapshot = if keys.len() > 1 {
+        Some(conn.unchecked_transaction()?)
+    } else {
+        None
+    };
     let mut select = conn.prepare_cached("SELECT key, envelope FROM records WHERE id = ?1")?;
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
@@ -83,7 +87,11 @@ pub(super) fn read(conn: &Connection, keys: &[Key]) -> rusqlite::Result<Vec<Opti
 }
 
 /// Write one record unless a newer one of its epoch is there. Whether it was written.
-pub(super) fn write(conn: &Connection, totals: &mut Totals, record: &Record<'_>) -> rusqlite::Result<bool> {
+pub(super) fn write(
+    conn: &Connection,
+    totals: &mut Totals,
+    record: &Record<'_>,
+) -> rusqlite::Result<bool> {
     let id = row_id(&record.key);
     let epoch = record.epoch.cast_signed();
     let snap = i64::try_from(record.snap).unwrap_or(i64::MAX);
@@ -128,13 +136,18 @@ pub(super) fn write(conn: &Connection, totals: &mut Totals, record: &Record<'_>)
 }
 
 /// Delete `keys`; how many were there.
-pub(super) fn delete(conn: &Connection, totals: &mut Totals, keys: &[Key]) -> rusqlite::Result<u64> {
+pub(super) fn delete(
+    conn: &Connection,
+    totals: &mut Totals,
+    keys: &[Key],
+) -> rusqlite::Result<u64> {
     let mut delete =
         conn.prepare_cached("DELETE FROM records WHERE id = ?1 AND key = ?2 RETURNING size")?;
     let mut deleted = 0;
     for key in keys {
-        let size: Option<i64> =
-            delete.query_row(params![row_id(key), &key[..]], |row| row.get(0)).optional()?;
+        let size: Option<i64> = delete
+            .query_row(params![row_id(key), &key[..]], |row| row.get(0))
+            .optional()?;
         if let Some(size) = size {
             totals.rows -= 1;
             totals.bytes -= size;
@@ -153,13 +166,20 @@ pub(super) fn delete_all(conn: &Connection, totals: &mut Totals) -> rusqlite::Re
 }
 
 /// Give rows that were read lately the rank of a row written now.
-pub(super) fn refresh_ranks(conn: &Connection, totals: &Totals, keys: &[Key]) -> rusqlite::Result<()> {
-    let mut select = conn.prepare_cached("SELECT cost, size, rank FROM records WHERE id = ?1 AND key = ?2")?;
+pub(super) fn refresh_ranks(
+    conn: &Connection,
+    totals: &Totals,
+    keys: &[Key],
+) -> rusqlite::Result<()> {
+    let mut select =
+        conn.prepare_cached("SELECT cost, size, rank FROM records WHERE id = ?1 AND key = ?2")?;
     let mut update = conn.prepare_cached("UPDATE records SET rank = ?2 WHERE id = ?1")?;
     for key in keys {
         let id = row_id(key);
         let row: Option<(i64, i64, i64)> = select
-            .query_row(params![id, &key[..]], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .query_row(params![id, &key[..]], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
             .optional()?;
         if let Some((cost, size, rank)) = row {
             let newer = totals.rank(cost, size);
@@ -173,7 +193,10 @@ pub(super) fn refresh_ranks(conn: &Connection, totals: &Totals, keys: &[Key]) ->
 
 /// Envelope bytes of a group of records.
 pub(super) fn total_size(records: &[Record<'_>]) -> u64 {
-    records.iter().map(|record| record.envelope.len() as u64).sum()
+    records
+        .iter()
+        .map(|record| record.envelope.len() as u64)
+        .sum()
 }
 
 /// Pages a group of records can take.

@@ -66,14 +66,23 @@ pub(super) fn identify(conn: &Connection) -> rusqlite::Result<Identity> {
     let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if application == APPLICATION_ID {
-        return Ok(if version > SCHEMA_VERSION { Identity::Newer(version) } else { Identity::Ours });
+        return Ok(if version > SCHEMA_VERSION {
+            Identity::Newer(version)
+        } else {
+            Identity::Ours
+        });
     }
-    let table: Option<String> =
-        conn.query_row("SELECT name FROM sqlite_master LIMIT 1", [], |row| row.get(0)).optional()?;
+    let table: Option<String> = conn
+        .query_row("SELECT name FROM sqlite_master LIMIT 1", [], |row| {
+            row.get(0)
+        })
+        .optional()?;
     Ok(match (application, version, table) {
         (0, 0, None) => Identity::Empty,
         (0, _, _) => Identity::Foreign("a SQLite database of another program".to_owned()),
-        (other, _, _) => Identity::Foreign(format!("a SQLite database with application id {other:#x}")),
+        (other, _, _) => {
+            Identity::Foreign(format!("a SQLite database with application id {other:#x}"))
+        }
     })
 }
 
@@ -92,9 +101,14 @@ pub(super) fn create(conn: &mut Connection) -> rusqlite::Result<()> {
 
 /// Touch every table once, so that a file whose schema is damaged is found at opening.
 pub(super) fn probe(conn: &Connection) -> rusqlite::Result<()> {
-    conn.query_row("SELECT rows FROM state WHERE id = 1", [], |row| row.get::<_, i64>(0))?;
-    conn.query_row("SELECT id FROM records LIMIT 1", [], |_| Ok(())).optional()?;
-    conn.query_row("SELECT seq FROM clocks LIMIT 1", [], |_| Ok(())).optional()?;
-    conn.query_row("SELECT seq FROM markers LIMIT 1", [], |_| Ok(())).optional()?;
+    conn.query_row("SELECT rows FROM state WHERE id = 1", [], |row| {
+        row.get::<_, i64>(0)
+    })?;
+    conn.query_row("SELECT id FROM records LIMIT 1", [], |_| Ok(()))
+        .optional()?;
+    conn.query_row("SELECT seq FROM clocks LIMIT 1", [], |_| Ok(()))
+        .optional()?;
+    conn.query_row("SELECT seq FROM markers LIMIT 1", [], |_| Ok(()))
+        .optional()?;
     Ok(())
 }
