@@ -8,7 +8,7 @@
 
 /// Rebuild once more than `live + live / 4 + SLACK` items are held: amortised O(1) per removal,
 /// and at most 10 bytes per entry. Larger fractions save rebuilds but cost memory per entry.
-const SLACK: usize = 16;
+const SLACK: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Heap {
@@ -41,7 +41,7 @@ impl Heap {
     pub(super) fn push(&mut self, key: u32, slot: u32) {
         if self.items.len() == self.items.capacity() {
             // An eighth at a time: doubling would waste up to eight bytes per entry.
-            self.items.reserve_exact(self.items.len() / 8 + 4);
+            self.items.reserve_exact(self.items.len() / 8 + 1);
         }
         let mut at = self.items.len();
         let item = pack(key, slot);
