@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
+
+from llmcache_fast._entry import NEVER as NEVER
 
 
 class StoredRecord(NamedTuple):
@@ -22,8 +25,20 @@ class StoredRecord(NamedTuple):
     """What computing it again costs, in micro-USD; 0 when unknown."""
 
 
-NEVER: int = 2**63 - 1
-"""The absolute time of what never expires."""
+class PutReport(NamedTuple):
+    """What became of the records of one `put_many`."""
+
+    stored: int
+    """Now in the tier, as durable as the tier makes them."""
+    superseded: int = 0
+    """Not stored: a record of the same epoch and a newer snap is there."""
+    refused: int = 0
+    """Not stored: the tier never will, a record of that size for one. Trying again is useless."""
+
+
+def clock_micros() -> int:
+    """Microseconds since 1970, from the machine's clock: the default of every `clock` parameter."""
+    return time.time_ns() // 1000
 
 
 class Tier(Protocol):
@@ -43,8 +58,12 @@ class Tier(Protocol):
         """The envelope of each key, or None; one round trip for all."""
         ...
 
-    async def put_many(self, records: Sequence[StoredRecord]) -> None:
-        """Store all, in one round trip; returns when they are as durable as the tier makes them."""
+    async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
+        """Store all, in one round trip; returns when they are as durable as the tier makes them.
+
+        Putting again what was put is harmless, so a caller that got an error may put all of it again.
+        Of two records of one key in `records` the later counts as the later write.
+        """
         ...
 
     async def delete_many(self, keys: Sequence[bytes]) -> int:
@@ -64,7 +83,8 @@ class Authority(Protocol):
     """A tier that can also root a namespace's invalidation clock and keep its markers.
 
     A *target* is the 64-bit number the core derives from a namespace and a tag, key, label prefix or the
-    namespace itself; a tier sees no text.
+    namespace itself; `namespace` is the one it derives from the namespace's name. Both are unsigned. A tier
+    sees no text.
     """
 
     async def raise_markers(self, namespace: int, targets: Sequence[int]) -> tuple[int, int]:
@@ -72,8 +92,12 @@ class Authority(Protocol):
         markers of all targets to it, in one durable step. Returns `(epoch, seq)`."""
         ...
 
-    async def markers_since(self, seq: int) -> list[tuple[int, int]]:
-        """`(target, seq)` of every marker raised after `seq`, by any process, oldest first."""
+    async def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
+        """`(target, seq)` of every marker of the namespace raised after `seq`, by any process, oldest first.
+
+        Per namespace, because seqs of two clocks do not compare: a clock that ran ahead would hide the
+        markers of the others.
+        """
         ...
 
     async def epoch(self, namespace: int) -> tuple[int, int]:

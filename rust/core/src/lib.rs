@@ -6,6 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod canonical;
+#[cfg(feature = "disk")]
+pub mod disk;
+pub mod envelope;
 pub mod fingerprint;
 pub mod l1;
+mod lock;
+pub mod markers;
 pub mod profile;

@@ -20,11 +20,10 @@ mod expiry;
 mod heap;
 mod shard;
 mod stats;
-mod sync;
 mod table;
 
+use crate::lock::Lock;
 use shard::Shard;
-use sync::Lock;
 
 pub use entry::{Dropped, EntryView, Inserted, Lookup, NewEntry, Outcome, Parted, Touch};
 pub use eviction::{Ours, Policy};
@@ -129,10 +128,13 @@ impl<V, F, P: Policy> L1<V, F, P> {
     where
         V: Clone,
     {
-        let parted;
         let mut shard = self.shard(key).lock();
-        let (found, gone) = shard.look(key, now, latest, valid);
-        parted = gone;
+        let (found, parted) = shard.look(key, now, latest, valid);
+        #[cfg(feature = "planted-bug")]
+        {
+            drop(shard);
+            shard = self.shard(key).lock();
+        }
         let lookup = match found {
             Found::Fresh(slot) => shard.value(slot).cloned().map_or(Lookup::Miss, Lookup::Fresh),
             Found::Stale(slot) => shard.value(slot).cloned().map_or(Lookup::Miss, Lookup::Stale),

@@ -75,8 +75,9 @@ impl Greedy {
     /// The entry is leaving; its item is left to be skipped.
     pub(super) fn forget<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, slot: u32) {
         slots.node_mut(slot).priority = 0;
-        if self.heap.is_littered(slots.len()) {
-            self.heap.retain(|bits, slot| is_queued(slots, slot, bits).then_some(bits));
+        let live = slots.len();
+        if self.heap.is_littered(live) {
+            self.heap.retain(live, |bits, slot| is_queued(slots, slot, bits).then_some(bits));
         }
     }
 
@@ -121,7 +122,7 @@ impl Greedy {
 
     fn rebase<S: Nodes<GreedyNode>>(&mut self, slots: &mut S) {
         let level = self.level;
-        self.heap.retain(|bits, slot| {
+        self.heap.retain(slots.len(), |bits, slot| {
             if !is_queued(slots, slot, bits) {
                 return None;
             }

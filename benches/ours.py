@@ -1,0 +1,57 @@
+"""The in-process tier as `LLMCache` drives it, without the parts of the cache that are written in Python."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from llmcache_fast._core import Clock, Engine
+
+NAMESPACE = "bench"
+HOUR = 3600 * 1_000_000
+
+
+class L1:
+    """An open engine of `memory` bytes; its look-up and its insert with everything an entry carries."""
+
+    def __init__(self, memory: int) -> None:
+        engine: Any = Engine()
+        engine._configure(
+            memory=memory,
+            namespace=NAMESPACE,
+            profile="generic",
+            normalize=None,
+            clock=Clock(),
+            epoch=1,
+            options=frozenset(),
+            alone=True,
+        )
+        engine._set_open(True)
+        self.engine = engine
+        self.get = engine.get_nowait
+        self._insert = engine._insert
+        self._stamp = engine._stamp(Engine._namespace_id(NAMESPACE))
+
+    def put(self, key: bytes, value: bytes) -> None:
+        now = time.time_ns() // 1000
+        epoch, snap = self._stamp
+        self._insert(
+            key,
+            value,
+            namespace=NAMESPACE,
+            tags=[],
+            label=None,
+            versions=[],
+            facts=b"",
+            created=now,
+            fresh_until=now + HOUR,
+            stale_until=now + HOUR,
+            cost=1000,
+            epoch=epoch,
+            snap=snap,
+        )
+
+
+def l1_engine(memory: int) -> L1:
+    """An empty in-process tier of so many bytes."""
+    return L1(memory)

@@ -1,0 +1,570 @@
+"""`LLMCache`: the public face. Life cycle, verbs, and the only place where the parts are put together."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+import anyio
+import anyio.lowlevel
+
+from llmcache_fast import _admission
+from llmcache_fast._codec import decode, encode
+from llmcache_fast._computing import Answer, Computing, entry_of
+from llmcache_fast._core import Clock, Engine
+from llmcache_fast._decorator import Cached, cached
+from llmcache_fast._entry import CacheResult, Computed, Entry, Facts, Invalidation, of_stored_form
+from llmcache_fast._errors import CacheClosedError, ConfigurationError, UnstorableValueError
+from llmcache_fast._freshness import MICROS, lifetime
+from llmcache_fast._explain import Explanation, Recent
+from llmcache_fast._lookup import Lookup
+from llmcache_fast._options import (
+    CALL_OPTIONS,
+    DEFAULT_DEADLINE,
+    DEFAULT_MEMORY,
+    UNSET,
+    Seconds,
+    Unset,
+    call_options,
+    from_environment,
+    label_of,
+    names,
+    namespace_of,
+    options_of,
+)
+from llmcache_fast._stats import CacheStats, memory_stats
+from llmcache_fast._streams import Source, Streams, StreamReader
+from llmcache_fast._usage import PriceTable, Usage
+from llmcache_fast.actors.flights import Flights
+from llmcache_fast.actors.write_behind import WriteReport
+from llmcache_fast.tiers.base import Tier
+from llmcache_fast.tiers.disk import DiskTier
+
+T = TypeVar("T")
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that `aclose` may take to write what is buffered."""
+
+_open_caches: weakref.WeakSet[LLMCache] = weakref.WeakSet()
+
+
+class LLMCache(Engine):
+    """A cache of LLM responses. Open it with `async with`; every method but the constructor needs it open.
+
+    >>> async with LLMCache() as cache:                                   # doctest: +SKIP
+    ...     reply = await cache.get_or_compute(request, call_model)
+
+    Args:
+        tiers: Tiers below memory, fastest first: addresses (`disk:///var/lib/app/cache`) or `Tier` objects.
+        namespace: Hard wall between tenants and applications; part of every fingerprint and record.
+        memory: Bytes of L1, everything counted: a number or `"256MiB"`.
+        ttl: Seconds an entry is fresh; None never expires.
+        stale_while_revalidate: Seconds after that in which the old value is returned at once while a new one
+            is computed.
+        stale_if_error: Seconds after that in which the old value stands in for a failed computation.
+        profile: Rules for the fields of a request: `generic`, `openai.chat`, `openai.responses`,
+            `anthropic.messages`.
+        normalize: `"NFC"` puts all strings of requests into Unicode normalisation form C first.
+        jitter: Share of `ttl` that is taken off at random, so that entries do not expire together; 0 to 0.5.
+        negative_ttl: Seconds in which a deterministic refusal (400, 404, 413, 422, ...) is remembered; 0 never.
+        deadline: Seconds after which a computation is cancelled and detached.
+        on_abandon: What becomes of a computation nobody waits for: `finish` it (its tokens are paid for) or
+            `cancel` it.
+        max_orphans: How many such computations may go on.
+        admit: Whether a computed value may be stored; the default refuses what is empty or cut off.
+        prices: The price table by which usage becomes cost.
+        strict: `invalidate` raises when the authority cannot be told, instead of answering `deferred`.
+        clock: A `testing.ManualClock` in tests.
+
+    Raises:
+        ConfigurationError: an option that cannot work: what, and what to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        tiers: Sequence[str | Tier] = (),
+        namespace: str = "default",
+        memory: int | str = DEFAULT_MEMORY,
+        ttl: Seconds | None = 3600.0,
+        stale_while_revalidate: Seconds = 0.0,
+        stale_if_error: Seconds = 0.0,
+        profile: str = "generic",
+        normalize: Literal["NFC"] | None = None,
+        jitter: float = 0.1,
+        negative_ttl: Seconds = 30.0,
+        deadline: Seconds = DEFAULT_DEADLINE,
+        on_abandon: Literal["finish", "cancel"] = "finish",
+        max_orphans: int = 64,
+        admit: Callable[[Any], bool] | None = None,
+        prices: PriceTable | None = None,
+        strict: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self.options = options_of(
+            namespace=namespace,
+            memory=memory,
+            ttl=ttl,
+            stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
+            profile=profile,
+            normalize=normalize,
+            jitter=jitter,
+            negative_ttl=negative_ttl,
+            deadline=deadline,
+            on_abandon=on_abandon,
+            max_orphans=max_orphans,
+            strict=strict,
+        )
+        self._clock = clock or Clock()
+        self._tiers = [_tier_of(tier, self._clock) for tier in _as_list(tiers)]
+        self._admit = admit or _admission.admit
+        self._prices = prices
+        try:
+            self._configure(
+                memory=self.options.memory,
+                namespace=namespace,
+                profile=profile,
+                normalize=normalize,
+                clock=self._clock,
+                epoch=secrets.randbits(63) | 1,
+                options=CALL_OPTIONS,
+                alone=not self._tiers,
+            )
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        self._recent = Recent(self)
+        self._exits: AsyncExitStack | None = None
+        self._reports: dict[str, WriteReport] = {}
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Self:
+        """A cache configured by `LLMCACHE_TIERS` (comma-separated), `LLMCACHE_NAMESPACE`, `LLMCACHE_PROFILE`,
+        `LLMCACHE_MEMORY`, `LLMCACHE_TTL` (`none` for no end), `LLMCACHE_STALE_WHILE_REVALIDATE`,
+        `LLMCACHE_STALE_IF_ERROR`, `LLMCACHE_NEGATIVE_TTL`, `LLMCACHE_DEADLINE`; `options` win over them.
+
+        Raises:
+            ConfigurationError: an unknown variable of that prefix, or a value that cannot work.
+        """
+        return cls(**{**from_environment(environment), **options})
+
+    # -- life cycle -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._exits is not None:
+            raise CacheClosedError("the cache is open already; open each object once")
+        async with AsyncExitStack() as exits:
+            tasks = await exits.enter_async_context(anyio.create_task_group())
+            exits.callback(tasks.cancel_scope.cancel)
+            self._flights = Flights(
+                tasks,
+                deadline=self.options.deadline,
+                on_abandon=self.options.on_abandon,
+                max_orphans=self.options.max_orphans,
+            )
+            await tasks.start(self._flights.run)
+            self._lookup = Lookup(self, self._tiers, self._clock)
+            exits.push_async_callback(self._close_tiers)
+            await self._lookup.open(tasks, self.options.namespace)
+            self._computing = Computing(
+                self,
+                self._lookup,
+                self._flights,
+                self.options,
+                clock=self._clock,
+                admit=self._admit,
+                prices=self._prices or PriceTable.shipped(),
+            )
+            self._streams = Streams(self._computing, self._flights)
+            self._loop = anyio.lowlevel.current_token()
+            exits.callback(self._flights.close)
+            exits.callback(self._set_open, False)
+            self._exits = exits.pop_all()
+        _open_caches.add(self)
+        self._set_open(True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        exits, self._exits = self._exits, None
+        _open_caches.discard(self)
+        return None if exits is None else await exits.__aexit__(kind, error, trace)
+
+    async def _close_tiers(self) -> None:
+        with anyio.CancelScope(shield=True):
+            self._reports = await self._lookup.aclose(CLOSE_TIMEOUT)
+
+    @property
+    def close_report(self) -> dict[str, WriteReport]:
+        """By tier: what was written, lost and left when the cache was closed."""
+        return self._reports
+
+    # -- reading and computing ------------------------------------------------------------------------
+    # `get`, `get_nowait`, `get_or_compute` and `fingerprint` are methods of `Engine`: a hit ends there.
+
+    async def _get_below(self, key: bytes, default: Any, kind: Any, namespace: str) -> Any:
+        found = await self._lookup.read(key, namespace)
+        if found is not None and self._clock() < found[0].fresh_until:
+            try:
+                return decode(found[0].content, found[0].payload, kind)
+            except UnstorableValueError:
+                pass
+        return default
+
+    async def _compute(
+        self,
+        key: bytes,
+        request: Any,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: Mapping[str, Any] | None,
+    ) -> Any:
+        answer = await self._answer(key, request, compute, kind, namespace, options)
+        return self._computing.value(answer.landing, kind)
+
+    async def _answer(
+        self,
+        key: bytes,
+        request: Any,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: Mapping[str, Any] | None,
+    ) -> Answer:
+        checked = call_options(self.options, options)
+        # Flights belong to one event loop; others share the entries.
+        here = anyio.lowlevel.current_token() == self._loop
+        answering = self._computing.answer if here else self._computing.alone
+        answer = await answering(key, compute, kind, namespace_of(namespace), checked)
+        if answer.status == "miss":
+            self._recent.add(key, request)
+        return answer
+
+    def _decoded(self, value: Any, kind: Any) -> tuple[Any] | None:
+        """For `Engine`: what a caller gets of a stored value, or None if it is no hit for this caller."""
+        try:
+            return (decode(*of_stored_form(value), kind),)
+        except UnstorableValueError:
+            return None
+
+    async def resolve(
+        self,
+        request: Any,
+        compute: Callable[..., Awaitable[Any]],
+        *,
+        type: Any = None,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+        **options: Any,
+    ) -> CacheResult[Any]:
+        """As `get_or_compute`, with where the value came from."""
+        self._check_open()
+        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        namespace = namespace or self.options.namespace
+        if "refresh" not in options:
+            view = self._view(key)
+            if view is not None and self._clock() < view.fresh_until:
+                entry = entry_of(view, key, namespace)
+                try:
+                    return self._result(decode(entry.content, entry.payload, type), entry, "hit", "memory", False)
+                except UnstorableValueError:
+                    pass
+        answer = await self._answer(key, request, compute, type, namespace, options)
+        landing = answer.landing
+        value = self._computing.value(landing, type)
+        if landing.entry is None:
+            return CacheResult(value=value, status=answer.status, fingerprint=key, superseded=answer.superseded)
+        return self._result(value, landing.entry, answer.status, landing.tier, answer.superseded)
+
+    def _result(
+        self, value: Any, entry: Entry, status: Any, tier: str | None, superseded: bool
+    ) -> CacheResult[Any]:
+        return CacheResult(
+            value=value,
+            status=status,
+            tier=tier,
+            fingerprint=entry.key,
+            age=max(0, self._clock() - entry.created) / MICROS,
+            saved=0.0 if status == "miss" else entry.cost / MICROS,
+            superseded=superseded,
+            model=entry.facts.model,
+            usage=entry.facts.usage,
+            tags=entry.facts.tags,
+        )
+
+    async def stream(
+        self,
+        request: Any,
+        source: Source,
+        *,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+        **options: Any,
+    ) -> StreamReader:
+        """A reader over a recorded stream: an entry, one that is running, or a new one that `source` records.
+
+        `source` runs once, in a task of the cache: `recorder.begin(head)`, `recorder.write(chunk)`,
+        `recorder.commit(...)`. Only what was committed is stored. Options as for `get_or_compute`.
+
+        Raises:
+            NotCachedError: `only_if_cached`, and nothing is.
+            Exception: what `source` raised before `begin`; later failures are raised while reading.
+        """
+        self._check_open()
+        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        checked = call_options(self.options, options)
+        self._check_loop()
+        return await self._streams.open(key, source, namespace_of(namespace or self.options.namespace), checked)
+
+    async def get_many(
+        self,
+        requests: Iterable[Any],
+        default: Any = None,
+        *,
+        type: Any = None,
+        namespace: str | None = None,
+        profile: str | None = None,
+    ) -> list[Any]:
+        """The value of each request, or `default`, in their order; lower tiers are read together."""
+        self._check_open()
+        scope = {"type": type, "namespace": namespace, "profile": profile}
+        keys = [self.fingerprint(request, namespace=namespace, profile=profile) for request in requests]
+        values = [self.get_nowait(key, UNSET, type=type) for key in keys]
+        absent = [at for at, value in enumerate(values) if value is UNSET]
+
+        async def read(at: int) -> None:
+            values[at] = await self.get(keys[at], default, **scope)
+
+        if absent and self._tiers:
+            async with anyio.create_task_group() as tasks:
+                for at in absent:
+                    tasks.start_soon(read, at)
+        return [default if value is UNSET else value for value in values]
+
+    # -- writing --------------------------------------------------------------------------------------
+
+    async def set(
+        self,
+        request: Any,
+        value: Any,
+        *,
+        type: Any = None,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+        usage: Usage | None = None,
+        model: str | None = None,
+        cost: int | None = None,
+        **options: Any,
+    ) -> bool:
+        """Store a value; whether memory took it. A computation that is running does not overwrite it.
+
+        `cost` is in micro-USD; without it, it is taken from `usage` and `model`.
+
+        Raises:
+            UnstorableValueError: the value cannot be stored so that a hit returns the same.
+        """
+        self._check_open()
+        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        name = namespace_of(namespace or self.options.namespace)
+        checked = call_options(self.options, options)
+        computed: Computed[Any] = value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
+        encode(computed.value, type)
+        await self._lookup.prepare(name)
+        self._flights.supersede_flight(key)
+        self._computing.forget_failure(key)
+        stored = self._computing.put(key, name, computed, type, checked)
+        self._recent.add(key, request)
+        return stored
+
+    async def delete(
+        self,
+        request: Any,
+        *,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+    ) -> bool:
+        """Remove an entry from every tier; whether there was one. What is being computed is not stored."""
+        self._check_open()
+        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        name = namespace_of(namespace or self.options.namespace)
+        await self._invalidate(name, self._named_targets(name, keys=[key]))
+        self._computing.forget_failure(key)
+        return await self._lookup.remove(key)
+
+    async def expire(
+        self,
+        request: Any,
+        *,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+    ) -> bool:
+        """End an entry's freshness in every tier, keeping it as a stale fallback; whether there was one."""
+        self._check_open()
+        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        return await self._lookup.expire(key, namespace_of(namespace or self.options.namespace))
+
+    # -- invalidation ---------------------------------------------------------------------------------
+
+    async def invalidate(
+        self,
+        request: Any = UNSET,
+        *,
+        key: bytes | None = None,
+        tags: Sequence[str] | Unset = UNSET,
+        label: str | Unset = UNSET,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+    ) -> Invalidation:
+        """Invalidate by request or fingerprint, by tags (any of them), by label, or a whole namespace.
+
+        A label that ends in `/` or `/*` covers all below it. Costs the same however many entries it covers.
+        After it returns, no value whose computation started before is returned to a new call (I1).
+
+        Raises:
+            ConfigurationError: nothing, or something that cannot be, was named; nothing is invalidated.
+        """
+        self._check_open()
+        name = namespace_of(namespace if namespace is not None else self.options.namespace)
+        if request is not UNSET:
+            key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        tag_list = [] if isinstance(tags, Unset) else list(names("tags", tags))
+        if not isinstance(tags, Unset) and not tag_list:
+            raise ConfigurationError("tags: the list is empty; nothing was invalidated")
+        labels = []
+        if not isinstance(label, Unset):
+            plain = label[:-1] if isinstance(label, str) and label.endswith("/*") else label
+            labels = [label_of(plain)]
+        if key is not None and (not isinstance(key, bytes) or len(key) != 32):
+            raise ConfigurationError("key: must be a fingerprint of 32 bytes")
+        targets = self._named_targets(name, keys=[] if key is None else [key], tags=tag_list, labels=labels)
+        if not targets:
+            if namespace is None:
+                raise ConfigurationError("nothing was named: give a request, key, tags, label or namespace")
+            targets = [self._namespace_id(name)]
+        return await self._invalidate(name, targets)
+
+    async def bump_version(self, name: str, *, namespace: str | None = None) -> Invalidation:
+        """Invalidate all entries that were stored with `depends_on=[name]`."""
+        self._check_open()
+        space = namespace_of(namespace or self.options.namespace)
+        return await self._invalidate(space, self._named_targets(space, versions=list(names("name", [name]))))
+
+    async def _invalidate(self, namespace: str, targets: list[int]) -> Invalidation:
+        told = await self._lookup.raise_markers(namespace, targets)
+        superseded = self._flights.supersede(namespace, set(targets))
+        if not told and self.options.strict:
+            raise CacheClosedError("the authority could not be told; the invalidation holds in this process")
+        seq = self._stamp(self._namespace_id(namespace))[1]
+        return Invalidation(seq=seq, deferred=not told, superseded=superseded)
+
+    # -- looking in -----------------------------------------------------------------------------------
+
+    def explain(self, request: Any, *, namespace: str | None = None, profile: str | None = None) -> Explanation:
+        """Each field of a request with the rule that kept, dropped or defaulted it; for a request without an
+        entry in memory, the nearest requests stored lately and the fields that differ. Shows no values.
+        """
+        return self._recent.explain(request, namespace, profile)
+
+    def stats(self) -> CacheStats:
+        """What happened since the cache was opened; L1's counts are exact."""
+        self._check_open()
+        shards = self._shards()
+        memory = memory_stats(shards)
+        counts = self._computing.counts
+        return CacheStats(
+            memory=memory,
+            shards=shards,
+            tiers=[floor.statistics() for floor in self._lookup.floors],
+            hits=memory.hits + counts["hit"],
+            stale=counts["stale"],
+            misses=counts["miss"],
+            joined=counts["joined"],
+            computations=counts["computations"],
+            failures=counts["failures"],
+            stored=counts["stored"],
+            not_stored=dict(self._computing.not_stored),
+            flights=self._flights.statistics()._asdict(),
+            saved_usd=self._computing.saved / MICROS,
+        )
+
+    async def flush(self, timeout: float | None = None) -> dict[str, WriteReport]:
+        """Wait until all that is buffered now is written to the lower tiers, or `timeout` seconds."""
+        self._check_open()
+        return await self._lookup.flush(timeout)
+
+    @overload
+    def cached(self, function: Callable[..., Awaitable[T]], /) -> Cached[T]: ...
+    @overload
+    def cached(
+        self,
+        *,
+        label: str | None = None,
+        version: str | int | None = None,
+        ignore: Sequence[str] = (),
+        type: Any = UNSET,
+        **options: Any,
+    ) -> Callable[[Callable[..., Awaitable[T]]], Cached[T]]: ...
+    def cached(self, function: Any = None, /, **options: Any) -> Any:
+        """A decorator: the function's answers are cached by its identity and arguments.
+
+        `label` may name arguments: `"code/{analysis_type}"`. `version` is part of the key: change it with the
+        function's meaning. `ignore` names arguments that do not count. The type of the answer is taken from
+        the function's annotation. Other options as for `get_or_compute`.
+        """
+        return cached(self, function, **options)
+
+    # -- guards ---------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._exits is None:
+            raise CacheClosedError("the cache is not open: use it inside `async with LLMCache(...) as cache`")
+
+    def _check_loop(self) -> None:
+        if anyio.lowlevel.current_token() != self._loop:
+            raise CacheClosedError(
+                "the cache was opened in another event loop; hits and `get_nowait` work here, but to compute, "
+                "open a cache in this loop (a disk tier shares entries) or use SyncLLMCache from threads"
+            )
+
+
+def _tier_of(tier: str | Tier, clock: Clock) -> Tier:
+    if not isinstance(tier, str):
+        return tier
+    scheme = tier.split(":", 1)[0]
+    if scheme == "disk":
+        return DiskTier.from_url(tier, clock=clock)
+    raise ConfigurationError(f"tiers: {scheme!r} is no tier of this version; known is disk:///absolute/path")
+
+
+def _as_list(tiers: Any) -> list[Any]:
+    if isinstance(tiers, str) or not isinstance(tiers, Iterable):
+        raise ConfigurationError("tiers: must be a list, such as ['disk:///var/lib/app/cache']")
+    return list(tiers)
+
+
+def _after_fork() -> None:
+    # The child has no event loop of ours and other threads' locks may be held: it starts clean.
+    for cache in list(_open_caches):
+        cache._set_open(False)
+        cache._exits = None
+        _inherited.append(cache)
+    _open_caches.clear()
+
+
+_inherited: list[LLMCache] = []
+"""What a forked child must not drop: closing the parent's files is the parent's business."""
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,83 @@
+"""Values to payloads and back.
+
+Every caller of a request gets its own copy, and the same whether it missed, joined or hit: what is not
+`bytes` or `str` is encoded once and decoded for each.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import msgspec
+
+from llmcache_fast._entry import Content
+from llmcache_fast._errors import UnstorableValueError
+
+_encoder = msgspec.msgpack.Encoder()
+_BUILTINS = (dict, list, tuple, int, float, bool, type(None), set, frozenset)
+
+
+def encode(value: object, kind: Any = None) -> tuple[Content, bytes | str]:
+    """Content type and payload of a value; `kind` is the type the caller will ask for, if any.
+
+    Raises:
+        UnstorableValueError: the value cannot be decoded to the same again; says what to do.
+    """
+    if type(value) is bytes:
+        return "bytes", value
+    if type(value) is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UnstorableValueError("the text holds a lone surrogate, which has no UTF-8 form") from None
+        return "text", value
+    if isinstance(value, bytearray | memoryview):
+        return "bytes", bytes(value)
+    dump = getattr(value, "model_dump_json", None)
+    if kind is None and (dump is not None or not isinstance(value, _BUILTINS)):
+        name = type(value).__name__
+        raise UnstorableValueError(
+            f"a value of type {name} cannot be stored without its type: pass type={name}, so that a hit "
+            "returns the same, or return builtins (dict, list, str, bytes, numbers)"
+        )
+    if dump is not None:
+        return "json", dump().encode()
+    try:
+        return "msgpack", _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise UnstorableValueError(
+            f"the value cannot be encoded ({type(error).__name__}); return builtins, a dataclass, "
+            "a msgspec.Struct or a pydantic model"
+        ) from error
+
+
+def decode(content: Content, payload: bytes | str, kind: Any = None) -> Any:
+    """The value of a payload, as an instance of `kind` if given.
+
+    Raises:
+        UnstorableValueError: the payload is of another type.
+    """
+    try:
+        if content == "stream":
+            raise UnstorableValueError("the entry is a recorded stream; read it with `stream`")
+        if kind is None or kind is Any:
+            if content in ("bytes", "text"):
+                return payload
+            return (msgspec.msgpack if content == "msgpack" else msgspec.json).decode(payload)
+        if content in ("bytes", "text"):
+            return payload if type(payload) is kind else msgspec.convert(payload, kind)
+        if hasattr(kind, "model_validate_json"):
+            if content == "json":
+                return kind.model_validate_json(payload)
+            return kind.model_validate(msgspec.msgpack.decode(payload))
+        return _decoder(content, kind).decode(payload)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise UnstorableValueError(
+            f"the stored {content} is no {getattr(kind, '__name__', kind)} ({type(error).__name__})"
+        ) from error
+
+
+@functools.lru_cache(maxsize=512)
+def _decoder(content: Content, kind: Any) -> Any:
+    return (msgspec.msgpack if content == "msgpack" else msgspec.json).Decoder(kind)

@@ -1,0 +1,483 @@
+"""Computing an answer: the body of a flight, and what callers are told meanwhile.
+
+What belongs here: stale answers, remembered failures, admission, what becomes of a computed value. What does
+not: waiting and cancellation (`actors.flights`), the tiers (`_lookup`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import random
+import warnings
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
+
+import anyio
+import msgspec
+
+from llmcache_fast._codec import decode, encode
+from llmcache_fast._core import Clock, Engine, View
+from llmcache_fast._entry import Computed, Content, Entry, Facts, Status, of_stored_form, unpack_facts
+from llmcache_fast._errors import ConfigurationError, NotCachedError, UnstorableValueError
+from llmcache_fast._freshness import lifetime, state
+from llmcache_fast._lookup import Lookup
+from llmcache_fast._options import UNSET, CallOptions, Options, names, seconds
+from llmcache_fast._usage import PriceTable
+from llmcache_fast.actors.flights import Flight, Flights, own_exception
+
+_log = logging.getLogger("llmcache_fast")
+
+RETRY_AFTER = 5.0
+"""Seconds in which a stale entry whose computation failed is served without trying again."""
+MAX_REMEMBERED = 10_000
+"""Failures remembered at the most; the oldest go first."""
+REMEMBERED_STATUSES = frozenset({400, 404, 405, 410, 413, 414, 415, 422, 451})
+"""Refusals that the same request will get again. Never 401, 403, 408, 429 or 5xx."""
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What a computation is told, if it takes an argument."""
+
+    fingerprint: bytes
+    stale: Any = None
+    """The value that is being computed anew, if there is one."""
+    attempt: int = 1
+
+
+class Landing(NamedTuple):
+    """What a flight gives its waiters."""
+
+    entry: Entry | None
+    """The value, encoded; every waiter decodes its own copy."""
+    value: Any
+    """The value itself, when it cannot be encoded."""
+    status: Status
+    tier: str | None
+
+
+class Recorder(Protocol):
+    """The part of a stream's recorder that is used here."""
+
+    facts: Facts | None
+    cost: int
+
+    def result(self) -> Computed[bytes] | None: ...
+
+    def end(self) -> None: ...
+
+
+class Answer(NamedTuple):
+    """What one caller gets."""
+
+    landing: Landing
+    status: Status
+    superseded: bool
+
+
+class _Failure(NamedTuple):
+    error: Exception
+    until: float
+    namespace: int
+    epoch: int
+    snap: int
+    targets: list[int]
+
+
+class Computing:
+    """Answers for what is not fresh in memory."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        lookup: Lookup,
+        flights: Flights,
+        options: Options,
+        *,
+        clock: Clock,
+        admit: Callable[[Any], bool],
+        prices: PriceTable,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        self._engine = engine
+        self._lookup = lookup
+        self._flights = flights
+        self._options = options
+        self._clock = clock
+        self._admit = admit
+        self._prices = prices
+        self._rng = rng
+        self._failures: dict[bytes, _Failure] = {}
+        self._retry_after: dict[bytes, float] = {}
+        self.counts: Counter[str] = Counter()
+        self.not_stored: Counter[str] = Counter()
+        self.saved = 0
+
+    async def answer(
+        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+    ) -> Answer:
+        """The answer to one call that found nothing fresh in memory."""
+        if not options.refresh:
+            stale = self._stale(key, compute, kind, namespace, options)
+            if stale is not None:
+                return self._told(stale, stale.status, False)
+            self._raise_remembered(key)
+        flight = self._flights.get(key)
+        if flight is not None and not options.refresh:
+            self._add_targets(flight, options)
+            self._flights.joined()
+            status: Status | None = "joined"
+        elif options.only_if_cached:
+            answer = await self.found(key, namespace, options)
+            if answer is None:
+                raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
+            return answer
+        else:
+            flight = self._start(key, compute, kind, namespace, options)
+            status = None
+        landing: Landing = await self._flights.join(flight, options.timeout)
+        if status is None or landing.status == "stale":
+            status = landing.status
+        return self._told(landing, status, flight.superseded)
+
+    async def found(self, key: bytes, namespace: str, options: CallOptions) -> Answer | None:
+        """What any tier holds, fresh or stale, without computing."""
+        view = self._engine._view(key)
+        if view is not None:
+            found: tuple[Entry, str] | None = (entry_of(view, key, namespace), "memory")
+        else:
+            found = await self._lookup.read(key, namespace)
+        if found is None:
+            return None
+        now = self._state(found[0], options)
+        if now not in ("fresh", "stale"):
+            return None
+        status: Status = "hit" if now == "fresh" else "stale"
+        return self._told(Landing(found[0], None, status, found[1]), status, False)
+
+    def value(self, landing: Landing, kind: Any) -> Any:
+        """A caller's own copy of the value."""
+        if landing.entry is None:
+            return landing.value
+        return decode(landing.entry.content, landing.entry.payload, kind)
+
+    def _told(self, landing: Landing, status: Status, superseded: bool) -> Answer:
+        self.counts[status] += 1
+        if status != "miss" and landing.entry is not None:
+            self.saved += landing.entry.cost
+        return Answer(landing, status, superseded)
+
+    # -- what is there, but old -----------------------------------------------------------------------
+
+    def _stale(
+        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+    ) -> Landing | None:
+        view = self._engine._peek(key)
+        if view is None:
+            return None
+        entry = entry_of(view, key, namespace)
+        now = self._state(entry, options)
+        if now == "fresh":
+            return Landing(entry, None, "hit", "memory")
+        failed_lately = self._retry_after.get(key, 0.0) > anyio.current_time()
+        if now == "stale" or (now == "fallback" and failed_lately):
+            if not failed_lately and not options.only_if_cached and self._flights.get(key) is None:
+                self._start(key, compute, kind, namespace, options)
+            return Landing(entry, None, "stale", "memory")
+        return None
+
+    def _state(self, entry: Entry, options: CallOptions) -> str:
+        return state(self._clock(), entry.fresh_until, entry.stale_until, options.stale_while_revalidate)
+
+    # -- flights --------------------------------------------------------------------------------------
+
+    def _start(
+        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+    ) -> Flight:
+        async def run(flight: Flight) -> Landing:
+            return await self._run(flight, compute, kind, options)
+
+        if options.refresh:
+            # What is running started too early for this caller; its own waiters still get it.
+            self._flights.supersede_flight(key)
+        return self._flights.start(key, namespace, self.targets(key, namespace, options), options.tags, run)
+
+    def targets(self, key: bytes, namespace: str, options: CallOptions) -> list[int]:
+        """All targets by which an entry of this call can be invalidated."""
+        return self._engine._entry_targets(
+            namespace, key, list(options.tags), options.label, list(options.depends_on)
+        )
+
+    def _add_targets(self, flight: Flight, options: CallOptions) -> None:
+        """A caller that joins brings its own tags: the entry must go when any of them is invalidated."""
+        new = tuple(tag for tag in options.tags if tag not in flight.tags)
+        if new:
+            flight.tags += new
+            flight.targets.update(self._engine._named_targets(flight.namespace, tags=list(new)))
+
+    async def _run(
+        self, flight: Flight, compute: Callable[..., Awaitable[Any]], kind: Any, options: CallOptions
+    ) -> Landing:
+        key, namespace = flight.key, flight.namespace
+        await self._lookup.prepare(namespace)
+        # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
+        space = self._engine._namespace_id(namespace)
+        epoch, snap = self._engine._stamp(space)
+        found = None if options.refresh else await self._lookup.read(key, namespace)
+        if found is not None:
+            entry, tier = found
+            now = self._state(entry, options)
+            if now == "fresh":
+                return Landing(entry, None, "hit", tier)
+            if now == "stale":
+                # The waiters have their answer; the flight goes on to compute the next one.
+                flight.land(Landing(entry, None, "stale", tier))
+        started = self._clock()
+        try:
+            value = await _call(compute, Context(key, self._stale_value(found, key, namespace, kind)))
+        except Exception as error:
+            self.counts["failures"] += 1
+            fallback = self._after_failure(flight, error, found, epoch, snap)
+            if fallback is None:
+                raise
+            return fallback
+        self.counts["computations"] += 1
+        self._failures.pop(key, None)
+        self._retry_after.pop(key, None)
+        computed = value if isinstance(value, Computed) else Computed(value)
+        return self.keep(flight, computed, kind, options, epoch, snap, started)
+
+    async def record(
+        self,
+        flight: Flight,
+        source: Callable[[Recorder], Awaitable[None]],
+        recorder: Recorder,
+        options: CallOptions,
+    ) -> Landing:
+        """Run the source of a stream and keep what it commits."""
+        await self._lookup.prepare(flight.namespace)
+        epoch, snap = self._engine._stamp(self._engine._namespace_id(flight.namespace))
+        started = self._clock()
+        try:
+            await source(recorder)
+        except Exception:
+            self.counts["failures"] += 1
+            raise
+        self.counts["computations"] += 1
+        self.counts["miss"] += 1
+        result = recorder.result()
+        if result is None:
+            self.not_stored["uncommitted"] += 1
+            recorder.end()
+            return Landing(None, None, "miss", None)
+        landing = self.keep(flight, result, None, options, epoch, snap, started, "stream")
+        if landing.entry is not None:
+            recorder.facts, recorder.cost = landing.entry.facts, landing.entry.cost
+        recorder.end()
+        return landing
+
+    def _stale_value(self, found: tuple[Entry, str] | None, key: bytes, namespace: str, kind: Any) -> Any:
+        entry = found[0] if found is not None else self._fallback(key, namespace)
+        try:
+            return None if entry is None else decode(entry.content, entry.payload, kind)
+        except UnstorableValueError:
+            return None
+
+    def keep(
+        self,
+        flight: Flight,
+        computed: Computed[Any],
+        kind: Any,
+        options: CallOptions,
+        epoch: int,
+        snap: int,
+        started: int,
+        content: Content | None = None,
+        here: bool = True,
+    ) -> Landing:
+        """Store a computed value if it may be, and make it what the waiters get."""
+        now = self._clock()
+        try:
+            kept, payload = encode(computed.value, kind)
+            ttl = options.ttl if computed.ttl is UNSET else computed.ttl
+            ttl = None if ttl is None else seconds("ttl", ttl)
+            tags = names("tags", (*flight.tags, *computed.tags))
+        except (UnstorableValueError, ConfigurationError) as error:
+            # Nothing that was paid for is lost: the callers get it, and the program is told.
+            self.not_stored["unstorable"] += 1
+            warnings.warn(f"a computed value was not stored: {error}", RuntimeWarning, stacklevel=2)
+            return Landing(None, computed.value, "miss", None)
+        stale = max(options.stale_while_revalidate, options.stale_if_error)
+        life = lifetime(now, ttl, stale, self._options.jitter, self._rng())
+        entry = Entry(
+            key=flight.key,
+            namespace=flight.namespace,
+            content=content or kept,
+            payload=payload,
+            facts=Facts(
+                tags=tags,
+                label=options.label,
+                depends_on=options.depends_on,
+                model=computed.model,
+                usage=computed.usage,
+                compute_micros=max(0, now - started),
+            ),
+            created=now,
+            fresh_until=life.fresh_until,
+            stale_until=life.stale_until,
+            epoch=epoch,
+            snap=snap,
+            cost=self._cost(computed),
+        )
+        self._store(flight, entry, computed, options, ttl, here)
+        return Landing(entry, None, "miss", None)
+
+    def put(self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions) -> bool:
+        """Store a value that the caller has; whether memory took it."""
+        targets = self.targets(key, namespace, options)
+        flight = Flight(key, namespace, 0, set(targets), options.tags)
+        epoch, snap = self._engine._stamp(targets[0])
+        before = self.counts["stored"]
+        self.keep(flight, computed, kind, options, epoch, snap, self._clock())
+        return self.counts["stored"] > before
+
+    async def alone(
+        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+    ) -> Answer:
+        """As `answer`, from an event loop the flights do not belong to: computed in the caller's own task,
+        kept in memory only."""
+        targets = self.targets(key, namespace, options)
+        flight = Flight(key, namespace, 0, set(targets), options.tags)
+        epoch, snap = self._engine._stamp(targets[0])
+        started = self._clock()
+        value = await _call(compute, Context(key))
+        computed = value if isinstance(value, Computed) else Computed(value)
+        landing = self.keep(flight, computed, kind, options, epoch, snap, started, here=False)
+        return self._told(landing, "miss", flight.superseded)
+
+    def _store(
+        self, flight: Flight, entry: Entry, computed: Computed[Any], options: CallOptions, ttl: float | None, here: bool
+    ) -> None:
+        if not (options.store and computed.store) or ttl == 0:
+            self.not_stored["option"] += 1
+        elif not self._admit(computed.value):
+            self.not_stored["admission"] += 1
+        elif flight.superseded:
+            self.not_stored["superseded"] += 1
+        else:
+            outcome = self._lookup.put(entry) if here else self._lookup.put_memory(entry)
+            if outcome == "invalid":
+                # By a tag that the computation named only now.
+                flight.superseded = True
+                self.not_stored["superseded"] += 1
+            elif outcome in ("stored", "replaced"):
+                self.counts["stored"] += 1
+            else:
+                self.not_stored[outcome] += 1
+
+    def _cost(self, computed: Computed[Any]) -> int:
+        if computed.cost is not None:
+            return max(0, int(computed.cost))
+        if computed.usage is not None and computed.model is not None:
+            return self._prices.cost(computed.model, computed.usage) or 0
+        return 0
+
+    # -- failures -------------------------------------------------------------------------------------
+
+    def _fallback(self, key: bytes, namespace: str) -> Entry | None:
+        view = self._engine._peek(key)
+        return None if view is None else entry_of(view, key, namespace)
+
+    def _after_failure(
+        self, flight: Flight, error: Exception, found: tuple[Entry, str] | None, epoch: int, snap: int
+    ) -> Landing | None:
+        """The stale entry that stands in for a failed computation; without one, deterministic refusals are
+        remembered."""
+        entry = found[0] if found is not None else self._fallback(flight.key, flight.namespace)
+        if (
+            entry is not None
+            and self._clock() < entry.stale_until
+            and not flight.superseded
+            and self._lookup.is_valid(entry)
+        ):
+            _remember(self._retry_after, flight.key, anyio.current_time() + RETRY_AFTER)
+            return Landing(entry, None, "stale", found[1] if found is not None else "memory")
+        if self._options.negative_ttl and _status_of(error) in REMEMBERED_STATUSES and not flight.superseded:
+            bare = own_exception(error)
+            bare.__cause__ = None  # its frames would keep the whole call alive
+            if isinstance(bare, Exception):
+                until = anyio.current_time() + self._options.negative_ttl
+                space = self._engine._namespace_id(flight.namespace)
+                failure = _Failure(bare, until, space, epoch, snap, list(flight.targets))
+                _remember(self._failures, flight.key, failure)
+        return None
+
+    def _raise_remembered(self, key: bytes) -> None:
+        failure = self._failures.get(key)
+        if failure is None:
+            return
+        valid = self._engine._valid(failure.namespace, failure.epoch, failure.snap, failure.targets)
+        if anyio.current_time() >= failure.until or not valid:
+            del self._failures[key]
+            return
+        self.counts["negative"] += 1
+        raise own_exception(failure.error)
+
+    def forget_failure(self, key: bytes) -> None:
+        """Forget what is remembered of a failing request."""
+        self._failures.pop(key, None)
+        self._retry_after.pop(key, None)
+
+
+def entry_of(view: View, key: bytes, namespace: str) -> Entry:
+    """The entry that memory holds."""
+    content, payload = of_stored_form(view.value)
+    return Entry(
+        key=key,
+        namespace=namespace,
+        content=content,
+        payload=payload,
+        facts=unpack_facts(view.facts),
+        created=view.created,
+        fresh_until=view.fresh_until,
+        stale_until=view.stale_until,
+        epoch=view.epoch,
+        snap=view.snap,
+        cost=view.cost,
+    )
+
+
+async def _call(compute: Callable[..., Awaitable[Any]], context: Context) -> Any:
+    awaitable = compute(context) if _takes_argument(compute) else compute()
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(
+            f"compute must be an async callable; it returned a {type(awaitable).__name__} instead of an awaitable"
+        )
+    return await awaitable
+
+
+def _takes_argument(compute: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(compute).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.default is parameter.empty
+        for parameter in parameters
+    )
+
+
+def _status_of(error: BaseException) -> int | None:
+    status = getattr(error, "status_code", None)
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _remember(table: dict[bytes, Any], key: bytes, value: Any) -> None:
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > MAX_REMEMBERED:
+        del table[next(iter(table))]

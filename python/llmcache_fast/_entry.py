@@ -1,0 +1,186 @@
+"""Entries and results: what is stored with its facts, and what a caller gets.
+
+What belongs here: the values themselves and their wire form. What does not: deciding anything about them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+from llmcache_fast import _core
+from llmcache_fast._options import UNSET, Seconds, Unset
+from llmcache_fast._usage import Usage
+
+T = TypeVar("T")
+
+Status: TypeAlias = Literal["hit", "stale", "miss", "joined", "bypass"]
+Content: TypeAlias = Literal["bytes", "text", "json", "msgpack", "stream"]
+
+CONTENTS: tuple[Content, ...] = ("bytes", "text", "json", "msgpack", "stream")
+"""In the order of their numbers in the envelope."""
+
+NEVER: int = 2**63 - 1
+"""The absolute time of what never expires."""
+
+VALUE = 0
+"""The envelope's kind of a stored response."""
+
+
+class Computed(msgspec.Struct, Generic[T], frozen=True):
+    """What a computation may return in place of its bare value, to decide after the fact.
+
+    Each field but the first overrides what the call said; `tags` are added to the call's. `cost` is in
+    micro-USD; without it, it is taken from `usage` and `model` by the cache's price table.
+    """
+
+    value: T
+    ttl: Seconds | Unset | None = UNSET
+    tags: tuple[str, ...] | list[str] = ()
+    usage: Usage | None = None
+    model: str | None = None
+    cost: int | None = None
+    store: bool = True
+
+
+class Facts(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """The facts of an entry that no decision on the hit path needs; packed beside it in every tier."""
+
+    tags: tuple[str, ...] = ()
+    label: str | None = None
+    depends_on: tuple[str, ...] = ()
+    model: str | None = None
+    usage: Usage | None = None
+    compute_micros: int = 0
+
+
+class Entry(NamedTuple):
+    """A stored response. Times are microseconds since 1970."""
+
+    key: bytes
+    namespace: str
+    content: Content
+    payload: bytes | str
+    facts: Facts
+    created: int
+    fresh_until: int
+    stale_until: int
+    epoch: int
+    snap: int
+    cost: int
+
+
+class CacheResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """A value with where it came from."""
+
+    value: T
+    status: Status
+    """`hit`, `stale`, `miss` (computed for this call), `joined` (waited for another's computation), `bypass`."""
+    tier: str | None = None
+    """`memory`, `disk`, ... for what was found; None for what was computed."""
+    fingerprint: bytes
+    age: float = 0.0
+    """Seconds since the value was computed."""
+    saved: float = 0.0
+    """USD that this call did not cost; 0 when unknown, and for a miss."""
+    superseded: bool = False
+    """An invalidation came while this was computed: the value was not stored."""
+    model: str | None = None
+    usage: Usage | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an invalidation did."""
+
+    seq: int
+    """The namespace's clock after it."""
+    deferred: bool = False
+    """The authority could not be told yet: it holds in this process, and is delivered later."""
+    superseded: int = 0
+    """Running computations whose values will not be stored."""
+
+
+_encode_facts = msgspec.msgpack.Encoder().encode
+_decode_facts = msgspec.msgpack.Decoder(Facts).decode
+
+
+def pack_facts(facts: Facts) -> bytes:
+    """The packed form, as it stands in envelopes."""
+    return _encode_facts(facts)
+
+
+def unpack_facts(packed: bytes) -> Facts:
+    """The facts of a packed form.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    return _decode_facts(packed) if packed else Facts()
+
+
+def to_envelope(entry: Entry) -> bytes:
+    """The entry's wire form (`docs/reference/envelope.md`)."""
+    payload = entry.payload.encode() if isinstance(entry.payload, str) else entry.payload
+    return _core.encode_envelope(
+        kind=VALUE,
+        content_type=CONTENTS.index(entry.content),
+        epoch=entry.epoch,
+        snap=entry.snap,
+        created=entry.created,
+        fresh_until=entry.fresh_until,
+        stale_until=entry.stale_until,
+        compute_micros=entry.facts.compute_micros,
+        cost=entry.cost,
+        fingerprint=entry.key,
+        namespace=entry.namespace,
+        facts=pack_facts(entry.facts),
+        payload=payload,
+    )
+
+
+def from_envelope(data: bytes, namespace: str, key: bytes) -> tuple[Entry | None, str]:
+    """The entry of a wire form, or None and why not. Hostile bytes raise nothing (I9)."""
+    envelope, reason = _core.decode_envelope(data, namespace, key)
+    if envelope is None:
+        return None, reason
+    if envelope.kind != VALUE or envelope.content_type >= len(CONTENTS):
+        return None, "kind"
+    try:
+        facts = unpack_facts(envelope.facts)
+        content = CONTENTS[envelope.content_type]
+        payload: bytes | str = envelope.payload.decode() if content == "text" else envelope.payload
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None, "facts"
+    return (
+        Entry(
+            key=key,
+            namespace=namespace,
+            content=content,
+            payload=payload,
+            facts=facts,
+            created=envelope.created,
+            fresh_until=envelope.fresh_until,
+            stale_until=envelope.stale_until,
+            epoch=envelope.epoch,
+            snap=envelope.snap,
+            cost=envelope.cost,
+        ),
+        "",
+    )
+
+
+def stored_form(entry: Entry) -> Any:
+    """What L1 holds for the entry: the payload itself where a caller gets it as it is."""
+    if entry.content in ("bytes", "text"):
+        return entry.payload
+    assert isinstance(entry.payload, bytes)
+    return _core.Encoded(entry.payload, entry.content, "value")
+
+
+def of_stored_form(value: Any) -> tuple[Content, bytes | str]:
+    """Content type and payload of what L1 holds."""
+    if isinstance(value, _core.Encoded):
+        return value.content, value.payload
+    return ("text" if isinstance(value, str) else "bytes"), value

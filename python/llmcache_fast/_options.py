@@ -1,0 +1,247 @@
+"""Options: what they may be, and how text becomes them.
+
+What belongs here: the options of a cache and of a call, their checks and their environment variables. What
+does not: what they do.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from llmcache_fast._errors import ConfigurationError
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+"""An option that was not given: it is inherited from the cache. `None` is a value of its own."""
+
+Seconds: TypeAlias = float | timedelta
+"""A duration; numbers are seconds."""
+
+DEFAULT_MEMORY: Final = 256 << 20
+DEFAULT_DEADLINE: Final = 600.0
+"""Longer than providers keep a request: only what hangs is cut."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """All options of a cache, checked. Durations in seconds, sizes in bytes; see `LLMCache`."""
+
+    namespace: str = "default"
+    profile: str = "generic"
+    normalize: Literal["NFC"] | None = None
+    memory: int = DEFAULT_MEMORY
+    ttl: float | None = 3600.0
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    jitter: float = 0.1
+    negative_ttl: float = 30.0
+    deadline: float = DEFAULT_DEADLINE
+    on_abandon: Literal["finish", "cancel"] = "finish"
+    max_orphans: int = 64
+    strict: bool = False
+
+
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of one computing call, inherited where they were not given."""
+
+    ttl: float | None
+    stale_while_revalidate: float
+    stale_if_error: float
+    tags: tuple[str, ...] = ()
+    label: str | None = None
+    depends_on: tuple[str, ...] = ()
+    timeout: float | None = None
+    refresh: bool = False
+    only_if_cached: bool = False
+    store: bool = True
+
+
+CALL_OPTIONS: Final = frozenset(CallOptions.__struct_fields__)
+
+
+def call_options(base: Options, given: Mapping[str, Any] | None) -> CallOptions:
+    """The options of a call over those of its cache.
+
+    Raises:
+        ConfigurationError: a value that cannot work.
+    """
+    options = dict(given or ())
+    if options.keys() - CALL_OPTIONS:
+        raise TypeError(f"no such option: {', '.join(sorted(options.keys() - CALL_OPTIONS))}")
+
+    def inherited(name: str) -> Any:
+        value = options.get(name, UNSET)
+        return getattr(base, name) if value is UNSET else value
+
+    label = options.get("label", UNSET)
+    timeout = options.get("timeout", UNSET)
+    ttl = inherited("ttl")
+    return CallOptions(
+        ttl=None if ttl is None else seconds("ttl", ttl),
+        stale_while_revalidate=seconds("stale_while_revalidate", inherited("stale_while_revalidate")),
+        stale_if_error=seconds("stale_if_error", inherited("stale_if_error")),
+        tags=names("tags", options.get("tags", ())),
+        depends_on=names("depends_on", options.get("depends_on", ())),
+        label=None if label is UNSET or label is None else label_of(label),
+        timeout=None if timeout is UNSET or timeout is None else seconds("timeout", timeout),
+        refresh=bool(options.get("refresh", False)),
+        only_if_cached=bool(options.get("only_if_cached", False)),
+        store=bool(options.get("store", True)),
+    )
+
+
+def seconds(option: str, value: object) -> float:
+    """A duration of at least zero."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"{option}: must be a number of seconds, zero or more, not {value!r}")
+    return float(value)
+
+
+def names(option: str, value: object) -> tuple[str, ...]:
+    """Tags and the like: short strings, each once."""
+    if isinstance(value, Unset):
+        return ()
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"{option}: must be a list of strings, such as ['doc:7']")
+    found = tuple(dict.fromkeys(value))
+    for name in found:
+        if not isinstance(name, str) or not name or len(name) > 256:
+            raise ConfigurationError(f"{option}: each must be a string of 1 to 256 characters")
+        _encodable(option, name)
+    if len(found) > 256:
+        raise ConfigurationError(f"{option}: {len(found)} are too many for one entry; 256 at the most")
+    return found
+
+
+def label_of(value: object) -> str:
+    """A label: a path without a pattern in it."""
+    if not isinstance(value, str) or not value or len(value) > 512:
+        raise ConfigurationError("label: must be a path of 1 to 512 characters, such as 'content/blog/ai-trends'")
+    if "*" in value or value.startswith("/") or "//" in value:
+        raise ConfigurationError(
+            f"label: {value!r} must be a plain path without '*', empty parts or a leading slash"
+        )
+    _encodable("label", value)
+    return value
+
+
+def namespace_of(value: object) -> str:
+    """The name of a namespace."""
+    if not isinstance(value, str) or not value or len(value) > 128:
+        raise ConfigurationError("namespace: must be a string of 1 to 128 characters")
+    _encodable("namespace", value)
+    return value
+
+
+def _encodable(option: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{option}: holds a lone surrogate, which has no UTF-8 form") from None
+
+
+_UNITS = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _UNITS |= {f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power, _letter: 1024**_power}
+
+
+def size_in_bytes(option: str, value: object) -> int:
+    """`10GiB`, `512MB`, `1048576` or a number, as bytes."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", value)
+        unit = _UNITS.get(match[2].lower()) if match else None
+        if match is not None and unit is not None:
+            return int(float(match[1]) * unit)
+    raise ConfigurationError(f"{option} is {value!r}: write a number and a unit, such as 512MiB or 10GiB")
+
+
+def options_of(**given: Any) -> Options:
+    """The options of a cache from its constructor's arguments.
+
+    Raises:
+        ConfigurationError: a value that cannot work.
+    """
+    for name in ("stale_while_revalidate", "stale_if_error", "negative_ttl", "deadline"):
+        given[name] = seconds(name, given[name])
+    given["ttl"] = None if given["ttl"] is None else seconds("ttl", given["ttl"])
+    given["namespace"] = namespace_of(given["namespace"])
+    given["memory"] = size_in_bytes("memory", given["memory"])
+    if given["memory"] < 64 << 10:
+        raise ConfigurationError(f"memory is {given['memory']} bytes: give at least 64KiB")
+    if not isinstance(given["jitter"], int | float) or not 0 <= given["jitter"] <= 0.5:
+        raise ConfigurationError(f"jitter is {given['jitter']!r}: must be between 0 and 0.5")
+    if given["on_abandon"] not in ("finish", "cancel"):
+        raise ConfigurationError(f"on_abandon is {given['on_abandon']!r}: must be 'finish' or 'cancel'")
+    if given["normalize"] not in (None, "NFC"):
+        raise ConfigurationError(f"normalize is {given['normalize']!r}: must be None or 'NFC'")
+    if not isinstance(given["max_orphans"], int) or given["max_orphans"] < 0:
+        raise ConfigurationError(f"max_orphans is {given['max_orphans']!r}: must be a number, zero or more")
+    if given["deadline"] == 0:
+        raise ConfigurationError("deadline is 0: a computation needs time")
+    return Options(**given)
+
+
+_ENVIRONMENT: Final = {
+    "LLMCACHE_TIERS": "tiers",
+    "LLMCACHE_NAMESPACE": "namespace",
+    "LLMCACHE_PROFILE": "profile",
+    "LLMCACHE_MEMORY": "memory",
+    "LLMCACHE_TTL": "ttl",
+    "LLMCACHE_STALE_WHILE_REVALIDATE": "stale_while_revalidate",
+    "LLMCACHE_STALE_IF_ERROR": "stale_if_error",
+    "LLMCACHE_NEGATIVE_TTL": "negative_ttl",
+    "LLMCACHE_DEADLINE": "deadline",
+}
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The constructor's arguments that `LLMCACHE_*` variables give.
+
+    Raises:
+        ConfigurationError: an unknown variable of that prefix, or text that is no value of its option.
+    """
+    variables = {
+        name: text
+        for name, text in (os.environ if environment is None else environment).items()
+        if name.startswith("LLMCACHE_")
+    }
+    unknown = sorted(variables.keys() - _ENVIRONMENT.keys())
+    if unknown:
+        raise ConfigurationError(
+            f"unknown environment variables: {', '.join(unknown)}; known are {', '.join(_ENVIRONMENT)}"
+        )
+    arguments: dict[str, Any] = {}
+    for name, text in variables.items():
+        option = _ENVIRONMENT[name]
+        if option == "tiers":
+            arguments[option] = [url.strip() for url in text.split(",") if url.strip()]
+        elif option in ("namespace", "profile", "memory"):
+            arguments[option] = text
+        elif option == "ttl" and text.lower() == "none":
+            arguments[option] = None
+        else:
+            try:
+                arguments[option] = float(text)
+            except ValueError:
+                raise ConfigurationError(f"{name} is {text!r}: write a number of seconds") from None
+    return arguments

@@ -1,0 +1,77 @@
+"""Counters of a cache and the report of `stats()`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class MemoryStats(msgspec.Struct, frozen=True):
+    """L1; counts are exact. `evicted_cost` in micro-USD."""
+
+    entries: int
+    bytes: int
+    capacity: int
+    hits: int
+    stale_hits: int
+    misses: int
+    inserts: int
+    replaced: int
+    evictions: int
+    evicted_bytes: int
+    evicted_cost: int
+    expirations: int
+    invalidated: int
+    removed: int
+    older: int
+    too_large: int
+    not_admitted: int
+
+
+class TierStats(msgspec.Struct, frozen=True):
+    """A tier below memory."""
+
+    name: str
+    available: bool
+    reads: int
+    hits: int
+    errors: int
+    incidents: dict[str, int]
+    """Records that were not what was asked for or not whole, by reason (I9): each was a miss."""
+    writes: dict[str, int]
+    """The write-behind buffer: see `WriteStatistics`."""
+
+
+class CacheStats(msgspec.Struct, frozen=True):
+    """What a cache did since it was opened."""
+
+    memory: MemoryStats
+    shards: list[dict[str, int]]
+    tiers: list[TierStats]
+    hits: int
+    """Answers from any tier, fresh."""
+    stale: int
+    misses: int
+    """Computations that a call started and got a value of."""
+    joined: int
+    computations: int
+    failures: int
+    stored: int
+    not_stored: dict[str, int]
+    """By reason: `admission`, `superseded`, `unstorable`, `option`, `too_large`, ..."""
+    flights: dict[str, int]
+    saved_usd: float
+    """Recorded cost of the answers that were not computed, as far as it is known."""
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of calls that were answered without a computation of their own."""
+        answered = self.hits + self.stale + self.joined
+        return answered / (answered + self.misses) if answered + self.misses else 0.0
+
+
+def memory_stats(shards: list[dict[str, int]]) -> MemoryStats:
+    """The sum over the shards."""
+    total: dict[str, Any] = {name: sum(shard[name] for shard in shards) for name in MemoryStats.__struct_fields__}
+    return MemoryStats(**total)

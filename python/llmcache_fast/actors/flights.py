@@ -1,0 +1,363 @@
+"""Flights: one running computation of a fingerprint, and everybody who waits for it.
+
+A flight is a task of the cache's task group. Callers only wait, so no caller's cancellation can break
+another's answer (I3), and at most one flight of a fingerprint can be joined at a time (I4).
+
+    running -> done | failed | superseded | cancelling
+
+A flight that is superseded or cancelled leaves the table in the same step; newcomers never join it.
+"""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import itertools
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple
+
+import anyio
+import anyio.abc
+from anyio.abc import TaskStatus
+
+from llmcache_fast._errors import (
+    ComputationError,
+    FlightCancelled,
+    FlightDeadlineExceeded,
+    ReentrancyError,
+    WaitTimeoutError,
+)
+
+_current: ContextVar[Flight | None] = ContextVar("llmcache_fast_flight", default=None)
+"""The flight whose computation this task belongs to."""
+
+
+class Flight:
+    """One computation. Waiters read `value` or `error` once `landed`."""
+
+    __slots__ = (
+        "attachment",
+        "blocked_on",
+        "error",
+        "key",
+        "landed",
+        "namespace",
+        "number",
+        "on_end",
+        "orphan",
+        "scope",
+        "superseded",
+        "tags",
+        "targets",
+        "value",
+        "waiters",
+        "_done",
+    )
+
+    def __init__(self, key: bytes, namespace: str, number: int, targets: set[int], tags: tuple[str, ...]) -> None:
+        self.key = key
+        self.namespace = namespace
+        self.number = number
+        self.targets = targets
+        self.tags = tags
+        self.waiters = 0
+        self.landed = False
+        self.orphan = False
+        self.superseded = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.attachment: Any = None
+        self.on_end: Callable[[BaseException | None], None] | None = None
+        self.scope = anyio.CancelScope()
+        self.blocked_on: set[Flight] = set()
+        self._done: anyio.Event | None = None
+
+    async def wait(self) -> None:
+        """Wait until it has landed. Cancelling a waiter touches nothing but the waiter."""
+        if not self.landed:
+            if self._done is None:
+                self._done = anyio.Event()
+            await self._done.wait()
+
+    def land(self, value: Any = None, error: BaseException | None = None) -> bool:
+        """Give the waiters their answer; whether this was the first."""
+        if self.landed:
+            return False
+        self.landed = True
+        self.value = value
+        self.error = error
+        if self.on_end is not None and error is not None:
+            self.on_end(error)
+        if self._done is not None:
+            self._done.set()
+        return True
+
+    def reaches(self, other: Flight) -> bool:
+        """Whether this flight waits, directly or through others, for `other`."""
+        seen: set[Flight] = set()
+        todo = [self]
+        while todo:
+            flight = todo.pop()
+            if flight is other:
+                return True
+            if flight not in seen:
+                seen.add(flight)
+                todo.extend(flight.blocked_on)
+        return False
+
+
+class FlightStatistics(NamedTuple):
+    """Counts since the start."""
+
+    running: int
+    orphans: int
+    """Running without a waiter."""
+    waiting: int
+    started: int
+    joined: int
+    failed: int
+    cancelled: int
+    deadlines: int
+    superseded: int
+
+
+class Flights:
+    """The table of joinable flights of one event loop."""
+
+    def __init__(
+        self,
+        tasks: anyio.abc.TaskGroup,
+        *,
+        deadline: float,
+        on_abandon: Literal["finish", "cancel"],
+        max_orphans: int,
+    ) -> None:
+        """`deadline` is in seconds from a flight's start; `max_orphans` flights may go on unwaited for."""
+        self._tasks = tasks
+        self._deadline = deadline
+        self._on_abandon = on_abandon
+        self._max_orphans = max_orphans
+        self._table: dict[bytes, Flight] = {}
+        self._numbers = itertools.count(1)
+        self._deadlines: list[tuple[float, int, Flight]] = []
+        self._wake = anyio.Event()
+        self._running: set[Flight] = set()
+        self._orphans = 0
+        self._counts = dict.fromkeys(("started", "joined", "failed", "cancelled", "deadlines", "superseded"), 0)
+        self._closed = False
+
+    def get(self, key: bytes) -> Flight | None:
+        """The flight of a fingerprint that may be joined."""
+        return self._table.get(key)
+
+    def start(
+        self,
+        key: bytes,
+        namespace: str,
+        targets: Iterable[int],
+        tags: tuple[str, ...],
+        run: Callable[[Flight], Awaitable[Any]],
+    ) -> Flight:
+        """Register a flight and start its task, without an await. `run` gives the value of `land`.
+
+        `run` may itself land the flight before it returns, and go on for a while.
+        """
+        if self._closed:
+            raise FlightCancelled("the cache is closing")
+        flight = Flight(key, namespace, next(self._numbers), set(targets), tags)
+        self._table[key] = flight
+        self._running.add(flight)
+        self._counts["started"] += 1
+        heapq.heappush(self._deadlines, (anyio.current_time() + self._deadline, flight.number, flight))
+        if self._deadlines[0][2] is flight:
+            self._wake.set()
+        self._tasks.start_soon(self._fly, flight, run)
+        return flight
+
+    async def join(self, flight: Flight, timeout: float | None = None) -> Any:
+        """Wait for a flight's value.
+
+        Raises:
+            WaitTimeoutError: `timeout` seconds have passed; the flight goes on.
+            ReentrancyError: the flight waits for the caller's own computation.
+            Exception: what the computation raised, an instance of this waiter's own.
+        """
+        if flight.landed:
+            return self._outcome(flight)
+        own = _current.get()
+        if own is not None and not own.landed:
+            if flight.reaches(own):
+                raise ReentrancyError(
+                    "a computation waits for its own result; give the inner call another request, "
+                    "or call the provider directly"
+                )
+            own.blocked_on.add(flight)
+        self.adopt(flight)
+        try:
+            if timeout is None:
+                await flight.wait()
+            else:
+                with anyio.move_on_after(timeout):
+                    await flight.wait()
+        finally:
+            if own is not None:
+                own.blocked_on.discard(flight)
+            self.leave(flight)
+        if not flight.landed:
+            raise WaitTimeoutError(f"no answer within the caller's timeout of {timeout} s; the computation goes on")
+        return self._outcome(flight)
+
+    def adopt(self, flight: Flight) -> None:
+        """Count one more waiter."""
+        flight.waiters += 1
+        if flight.orphan:
+            flight.orphan = False
+            self._orphans -= 1
+
+    def leave(self, flight: Flight) -> None:
+        """Count one waiter less. The last one to leave a running flight decides over it."""
+        flight.waiters -= 1
+        if flight.waiters == 0 and not flight.landed:
+            if self._on_abandon == "cancel" or self._orphans >= self._max_orphans:
+                self.cancel(flight, FlightCancelled("nobody waited for the computation any more"))
+            else:
+                flight.orphan = True
+                self._orphans += 1
+
+    def joined(self) -> None:
+        """Count a caller that joined a running flight."""
+        self._counts["joined"] += 1
+
+    def cancel(self, flight: Flight, error: BaseException) -> None:
+        """End a flight: it leaves the table, its waiters get `error`, its task is cancelled."""
+        self._remove(flight)
+        if flight.land(error=error):
+            self._counts["cancelled"] += 1
+        flight.scope.cancel()
+
+    def supersede_flight(self, key: bytes) -> bool:
+        """Take the flight of a fingerprint out, as `supersede` does; whether there was one."""
+        flight = self._table.get(key)
+        if flight is None:
+            return False
+        flight.superseded = True
+        self._remove(flight)
+        self._counts["superseded"] += 1
+        return True
+
+    def supersede(self, namespace: str, targets: set[int] | None) -> int:
+        """Take out all flights that an invalidation covers (`None`: the whole namespace); how many.
+
+        Their waiters get the value, marked; it is not stored.
+        """
+        covered = [
+            flight
+            for flight in self._running
+            if flight.namespace == namespace
+            and not flight.superseded
+            and (targets is None or not targets.isdisjoint(flight.targets))
+        ]
+        for flight in covered:
+            flight.superseded = True
+            self._remove(flight)
+        self._counts["superseded"] += len(covered)
+        return len(covered)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """The task that enforces deadlines: at its deadline a flight is cancelled *and* detached."""
+        task_status.started()
+        while True:
+            self._wake = anyio.Event()
+            now = anyio.current_time()
+            while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2] not in self._running):
+                flight = heapq.heappop(self._deadlines)[2]
+                if flight in self._running and not flight.landed:
+                    self._counts["deadlines"] += 1
+                    self.cancel(
+                        flight,
+                        FlightDeadlineExceeded(f"the computation did not end within its deadline of {self._deadline} s"),
+                    )
+                elif flight in self._running:
+                    flight.scope.cancel()
+            timeout = self._deadlines[0][0] - now if self._deadlines else None
+            with anyio.move_on_after(timeout):
+                await self._wake.wait()
+
+    def close(self) -> None:
+        """End all flights; their waiters get `FlightCancelled`."""
+        self._closed = True
+        for flight in list(self._running):
+            self.cancel(flight, FlightCancelled("the cache was closed while this was computed"))
+
+    def statistics(self) -> FlightStatistics:
+        return FlightStatistics(
+            running=len(self._running),
+            orphans=self._orphans,
+            waiting=sum(flight.waiters for flight in self._running),
+            **self._counts,
+        )
+
+    async def _fly(self, flight: Flight, run: Callable[[Flight], Awaitable[Any]]) -> None:
+        _current.set(flight)
+        cancelled = anyio.get_cancelled_exc_class()
+        try:
+            with flight.scope:
+                try:
+                    value = await run(flight)
+                except cancelled:
+                    # Ours, or the task group's: it must pass. Otherwise the computation itself raised it.
+                    if flight.scope.cancel_called or anyio.current_effective_deadline() == -float("inf"):
+                        raise
+                    self._fail(flight, FlightCancelled("the computation raised a cancellation"))
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is the waiters'
+                    self._fail(flight, error)
+                else:
+                    self._remove(flight)
+                    flight.land(value)
+        finally:
+            self._remove(flight)
+            self._running.discard(flight)
+            if flight.orphan:
+                flight.orphan = False
+                self._orphans -= 1
+            if flight.land(error=FlightCancelled("the computation was cancelled")):
+                self._counts["cancelled"] += 1
+
+    def _fail(self, flight: Flight, error: BaseException) -> None:
+        self._remove(flight)
+        if flight.land(error=error):
+            self._counts["failed"] += 1
+
+    def _remove(self, flight: Flight) -> None:
+        if self._table.get(flight.key) is flight:
+            del self._table[flight.key]
+
+    def _outcome(self, flight: Flight) -> Any:
+        if flight.error is not None:
+            raise own_exception(flight.error)
+        return flight.value
+
+
+def own_exception(error: BaseException) -> BaseException:
+    """An exception of the same class and facts for one more caller, chained to the original.
+
+    Two callers must not share one: each adds its own traceback to it. A class that cannot be copied gives a
+    `ComputationError`.
+    """
+    kind = type(error)
+    try:
+        if kind.__module__ == "builtins":
+            fresh = copy.copy(error)
+        else:
+            # Not by calling the class: SDKs' exceptions take arguments that are not in `args`.
+            fresh = kind.__new__(kind, *error.args)
+            fresh.args = error.args
+            fresh.__dict__.update(error.__dict__)
+        if type(fresh) is not kind or fresh is error or fresh.args != error.args:
+            raise TypeError
+    except Exception:  # noqa: BLE001 - a foreign class may refuse in any way
+        fresh = ComputationError(f"the computation raised {kind.__name__}")
+    fresh.__cause__ = error
+    fresh.__traceback__ = None
+    return fresh

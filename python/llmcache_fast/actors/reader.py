@@ -1,0 +1,152 @@
+"""The read actor of a tier: concurrent reads of all callers, in few round trips.
+
+It never waits for a batch to fill: it takes what has arrived. While one batch is under way the next one
+gathers, so batches grow with the load and a lone read pays no delay.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from itertools import islice
+
+import anyio
+from anyio.abc import TaskStatus
+
+from llmcache_fast._errors import TierError
+from llmcache_fast.tiers.base import Tier
+
+_log = logging.getLogger("llmcache_fast.reader")
+
+
+@dataclass(slots=True, eq=False)
+class _Read:
+    """One key on its way, and everybody who waits for it."""
+
+    key: bytes
+    waiters: int = 0
+    done: anyio.Event = field(default_factory=anyio.Event)
+    envelope: bytes | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderStatistics:
+    """Counts of a read actor since its start."""
+
+    waiting: int
+    """Keys that wait for a batch to start."""
+    reads: int
+    """Calls of `get`."""
+    keys: int
+    """Keys asked of the tier; reads of one key that arrived together count once."""
+    batches: int
+    failures: int
+    """Batches the tier failed."""
+
+
+class ReadActor:
+    """Reads single keys through a tier's `get_many`.
+
+    Two reads of one key share a slot only while it waits: a read never joins a round trip that started
+    before it, so it sees every write and deletion that was complete when it was called.
+    """
+
+    def __init__(self, tier: Tier, *, max_batch: int = 256, concurrency: int = 2) -> None:
+        """`max_batch` bounds one round trip in keys, `concurrency` the round trips under way."""
+        if max_batch < 1 or concurrency < 1:
+            raise ValueError("max_batch and concurrency must be at least 1")
+        self._tier = tier
+        self._max_batch = max_batch
+        self._free = concurrency
+        self._waiting: dict[bytes, _Read] = {}
+        self._under_way: set[_Read] = set()
+        self._wake = anyio.Event()
+        self._closed = False
+        self._reads = self._keys = self._batches = self._failures = 0
+
+    async def get(self, key: bytes) -> bytes | None:
+        """The tier's envelope of `key`, or None. Raises `TierError`, an instance of the caller's own."""
+        if self._closed:
+            raise self._closed_error()
+        self._reads += 1
+        read = self._waiting.get(key)
+        if read is None:
+            read = self._waiting[key] = _Read(key)
+            self._wake.set()
+        read.waiters += 1
+        try:
+            await read.done.wait()
+        finally:
+            read.waiters -= 1
+            if not read.waiters and self._waiting.get(key) is read:
+                del self._waiting[key]
+        if read.error is not None:
+            raise self._own_error(read.error) from read.error
+        return read.envelope
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. Those who still wait then get a `TierError`."""
+        try:
+            async with anyio.create_task_group() as group:
+                task_status.started()
+                while True:
+                    await self._wake.wait()
+                    while self._waiting and self._free:
+                        batch = [
+                            self._waiting.pop(key) for key in list(islice(self._waiting, self._max_batch))
+                        ]
+                        self._under_way.update(batch)
+                        self._free -= 1
+                        group.start_soon(self._read, batch)
+                    self._wake = anyio.Event()
+        finally:
+            self._closed = True
+            for read in [*self._under_way, *self._waiting.values()]:
+                read.error = self._closed_error()
+                read.done.set()
+            self._under_way.clear()
+            self._waiting.clear()
+
+    def statistics(self) -> ReaderStatistics:
+        return ReaderStatistics(
+            waiting=len(self._waiting),
+            reads=self._reads,
+            keys=self._keys,
+            batches=self._batches,
+            failures=self._failures,
+        )
+
+    async def _read(self, batch: list[_Read]) -> None:
+        self._batches += 1
+        self._keys += len(batch)
+        try:
+            envelopes = await self._tier.get_many([read.key for read in batch])
+            for read, envelope in zip(batch, envelopes, strict=True):
+                read.envelope = envelope
+        except Exception as error:  # noqa: BLE001 - any failure must be handed on
+            # Whatever it was, it must reach those who wait and must not end the actor.
+            self._failures += 1
+            if not isinstance(error, TierError):
+                _log.error("reading the tier %s raised %s", self._tier.name, type(error).__name__)
+            for read in batch:
+                read.error = error
+        # A cancellation passes: `run` tells those who wait.
+        self._free += 1
+        self._wake.set()
+        self._under_way.difference_update(batch)
+        for read in batch:
+            read.done.set()
+
+    def _own_error(self, error: Exception) -> TierError:
+        if isinstance(error, TierError):
+            return error.again()
+        return TierError(
+            f"the tier raised {type(error).__name__}",
+            tier=self._tier.name,
+            operation="get_many",
+            reason="bug",
+        )
+
+    def _closed_error(self) -> TierError:
+        return TierError("the reader is closed", tier=self._tier.name, operation="get_many", reason="closed")

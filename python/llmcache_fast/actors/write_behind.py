@@ -1,0 +1,452 @@
+"""The write-behind buffer of a tier: answers do not wait for stores, and a slow store costs bounded memory.
+
+What it holds is lost with the process (that is `durability="memory"`; a journal in front of it makes it
+more). Records are stamped, so a late write is harmless: it is filtered wherever it lands.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
+
+import anyio
+from anyio.abc import TaskStatus
+
+from llmcache_fast._errors import TierError, TierUnavailableError
+from llmcache_fast.tiers.base import StoredRecord, Tier, clock_micros
+
+_log = logging.getLogger("llmcache_fast.write_behind")
+
+_ITEM_OVERHEAD = 512
+"""Bytes counted per item beside its envelope: the record, the item, the dict, queue and heap slots."""
+
+
+class WriteReport(NamedTuple):
+    """What happened during one `flush` or `aclose`, in entries."""
+
+    written: int
+    shed: int
+    """Given up for lack of room."""
+    lost: int
+    """Given up after the last attempt, or refused by the tier."""
+    remaining: int
+    """Still in the buffer. After `aclose` they are gone, and counted as lost by `statistics`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatistics:
+    """Counts of a buffer since its start; `*_cost` in micro-USD."""
+
+    items: int = 0
+    """In the buffer now, those being written included."""
+    bytes: int = 0
+    offered: int = 0
+    written: int = 0
+    replaced: int = 0
+    """Pending writes that a newer one of the same fingerprint took the place of."""
+    superseded: int = 0
+    """Not written because a newer stamp was pending or stored."""
+    expired: int = 0
+    dropped: int = 0
+    """Taken out by an invalidation."""
+    shed: int = 0
+    shed_cost: int = 0
+    lost: int = 0
+    lost_cost: int = 0
+    retries: int = 0
+    batches: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    record: StoredRecord
+    number: int
+    """Place in the order of arrival; a replacement takes over the place."""
+    writing: bool = False
+    attempts: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.record.envelope) + _ITEM_OVERHEAD
+
+    @property
+    def worth(self) -> float:
+        """Dollars per byte, up to a factor; what a record costs to compute again is unknown at 0."""
+        return max(self.record.cost, 1) / self.size
+
+
+class WriteBehind:
+    """One pending write per fingerprint, bounded in items and bytes, drained in batches by `run`.
+
+    >>> buffer = WriteBehind(tier)                      # doctest: +SKIP
+    >>> await group.start(buffer.run)                   # doctest: +SKIP
+    >>> await buffer.put(record)                        # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        tier: Tier,
+        *,
+        max_bytes: int = 64 << 20,
+        max_items: int = 50_000,
+        batch_items: int = 512,
+        batch_bytes: int = 4 << 20,
+        room_deadline: float = 0.05,
+        attempts: int = 6,
+        backoff: float = 0.1,
+        max_backoff: float = 10.0,
+        clock: Callable[[], int] = clock_micros,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        """`room_deadline` is how long `put` waits for room before something is shed, in seconds.
+
+        A record is tried `attempts` times, `backoff * 2**n` seconds apart (at most `max_backoff`, less up
+        to a half of jitter), then counted lost.
+        """
+        if min(max_bytes, max_items, batch_items, batch_bytes, attempts) < 1:
+            raise ValueError("max_bytes, max_items, batch_items, batch_bytes and attempts must be at least 1")
+        self._tier = tier
+        self._max_bytes, self._max_items = max_bytes, max_items
+        self._batch_bytes, self._batch_items = batch_bytes, batch_items
+        self._room_deadline = room_deadline
+        self._attempts, self._backoff, self._max_backoff = attempts, backoff, max_backoff
+        self._clock, self._rng = clock, rng
+
+        self._items: dict[bytes, _Item] = {}  # in order of arrival; first is the oldest
+        self._writing: dict[bytes, _Item] = {}
+        self._ready: deque[_Item] = deque()
+        self._delayed: list[tuple[float, int, _Item]] = []
+        self._cheapest: list[tuple[float, int, _Item]] = []
+        self._bytes = 0
+        self._number = 0
+        self._pause_until = 0.0
+        self._failures = 0
+        self._wake = anyio.Event()
+        self._progress = anyio.Event()
+        self._running = False
+        self._closed = False
+        self._abandoned = False
+        self._counts: Counter[str] = Counter()
+        self._ties = count()
+
+    # -- callers' side ------------------------------------------------------------------------------
+
+    async def put(self, record: StoredRecord) -> bool:
+        """Buffer a record; whether it was taken. Waits up to `room_deadline` for room, then sheds."""
+        if not self._fits(record):
+            with anyio.move_on_after(self._room_deadline):
+                while not (self._closed or self._fits(record)):
+                    await self._progress.wait()
+        return self.put_nowait(record)
+
+    def put_nowait(self, record: StoredRecord) -> bool:
+        """Buffer a record; whether it was taken. For lack of room the lowest dollars per byte are shed."""
+        self._count(offered=1)
+        if self._closed:
+            self._count(lost=1, lost_cost=record.cost)
+            return False
+        newest = self._items.get(record.key) or self._writing.get(record.key)
+        if newest is not None and _is_newer(newest.record, record):
+            self._count(superseded=1)
+            return False
+        old = self._items.get(record.key)
+        item = _Item(record, self._number if old is None else old.number)
+        self._number += old is None
+        if not self._make_room(item, old):
+            return False
+        if old is not None:
+            self._bytes -= old.size
+            self._count(replaced=1)
+        # Assigning to a key that is there keeps its place, so the first item stays the oldest.
+        self._items[record.key] = item
+        self._bytes += item.size
+        self._ready.append(item)
+        self._remember_worth(item)
+        self._wake.set()
+        return True
+
+    def get(self, key: bytes) -> bytes | None:
+        """The newest buffered envelope of `key`. Readers ask this before they ask the tier."""
+        item = self._items.get(key)
+        return None if item is None else item.record.envelope
+
+    def drop(self, keys: Iterable[bytes]) -> int:
+        """Forget the pending writes of `keys`; how many there were.
+
+        A write that is under way cannot be recalled: it is no longer returned by `get`, and `settled`
+        waits for its end.
+        """
+        return sum(self._discard(key) for key in keys)
+
+    def drop_where(self, predicate: Callable[[StoredRecord], bool]) -> int:
+        """Forget the pending writes whose record fulfils `predicate`; how many there were."""
+        return self.drop([key for key, item in self._items.items() if predicate(item.record)])
+
+    async def settled(self, keys: Iterable[bytes]) -> None:
+        """Wait until no write of `keys` that was under way at the call still is.
+
+        After `drop` and this, a deletion in the tier is not undone by a write that came late.
+        """
+        pending = [(key, self._writing[key]) for key in keys if key in self._writing]
+        while any(self._writing.get(key) is item for key, item in pending):
+            await self._progress.wait()
+
+    async def flush(self, timeout: float | None = None) -> WriteReport:  # noqa: ASYNC109 - reports, not raises
+        """Wait until all that is buffered now is written or given up, `timeout` seconds at most."""
+        before, last = self._counts.copy(), self._number
+        with anyio.move_on_after(timeout):
+            while self._items and next(iter(self._items.values())).number < last:
+                await self._progress.wait()
+        return self._report(before)
+
+    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:  # noqa: ASYNC109 - reports, not raises
+        """Take no more, drain under a shielded deadline of `timeout` seconds, and report."""
+        before = self._counts.copy()
+        self._closed = True
+        self._wake.set()
+        self._notify()
+        with anyio.move_on_after(timeout, shield=True):
+            if self._running:
+                while self._running:
+                    await self._progress.wait()
+            else:
+                await self._drain_all()
+        report = self._report(before)
+        self._abandoned = True
+        for item in list(self._items.values()):
+            # A write that is under way may still succeed; it counts when it ends.
+            if not (self._running and item.writing):
+                self._count(lost=1, lost_cost=item.record.cost)
+                self._forget(item)
+        self._wake.set()
+        if report.remaining:
+            _log.warning(
+                "closing: %d records for tier %s were not written in time", report.remaining, self._tier.name
+            )
+        return report
+
+    def statistics(self) -> WriteStatistics:
+        return WriteStatistics(items=len(self._items), bytes=self._bytes, **self._counts)
+
+    # -- the task's side ----------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Drain until `aclose`; start it once, in a task group that outlives the callers."""
+        if self._running:
+            raise RuntimeError("the write-behind task runs already")
+        self._running = True
+        try:
+            task_status.started()
+            await self._drain_all(forever=True)
+        finally:
+            # Cancelled: what was taken out for writing waits again, so that `aclose` can still write it.
+            self._running = False
+            for item in self._writing.values():
+                item.writing = False
+                if self._items.get(item.record.key) is item:
+                    self._ready.append(item)
+            self._writing.clear()
+            self._notify()
+
+    async def _drain_all(self, *, forever: bool = False) -> None:
+        while self._items or (forever and not self._closed):
+            self._wake = anyio.Event()
+            batch = self._take_batch()
+            if batch:
+                await self._write(batch)
+                continue
+            due = self._next_due()
+            if due is None:
+                await self._wake.wait()
+            else:
+                with anyio.move_on_after(max(0.0, due - anyio.current_time())):
+                    await self._wake.wait()
+
+    def _take_batch(self) -> list[_Item]:
+        """What has arrived and is due, marked as being written."""
+        now = anyio.current_time()
+        if now < self._pause_until:
+            return []
+        while self._delayed and self._delayed[0][0] <= now:
+            self._ready.append(heapq.heappop(self._delayed)[2])
+        batch: list[_Item] = []
+        size = 0
+        wall = self._clock()
+        while self._ready and len(batch) < self._batch_items and (not batch or size < self._batch_bytes):
+            item = self._ready.popleft()
+            if self._items.get(item.record.key) is not item:
+                continue  # dropped, shed or replaced since it was queued
+            if item.record.stale_until <= wall:
+                self._count(expired=1)
+                self._forget(item)
+                continue
+            item.writing = True
+            self._writing[item.record.key] = item
+            batch.append(item)
+            size += item.size
+        return batch
+
+    def _next_due(self) -> float | None:
+        due = self._delayed[0][0] if self._delayed else None
+        if self._ready:
+            due = 0.0
+        return None if due is None else max(due, self._pause_until)
+
+    async def _write(self, batch: list[_Item]) -> None:
+        """Write a batch. If it fails because of one record, write the others and put that one off."""
+        error = await self._attempt(batch)
+        while error is not None:
+            if isinstance(error, TierUnavailableError) or getattr(error, "reason", "") == "busy":
+                self._failed(batch, error, tier_failed=True)
+                break
+            if len(batch) == 1:
+                self._failed(batch, error)
+                break
+            # One bad record leaves one half good; two bad halves are the tier's failure.
+            first, second = batch[: len(batch) // 2], batch[len(batch) // 2 :]
+            first_error, second_error = await self._attempt(first), await self._attempt(second)
+            if first_error is not None and second_error is not None:
+                self._failed(batch, second_error, tier_failed=True)
+                break
+            batch, error = (first, first_error) if first_error is not None else (second, second_error)
+        self._notify()
+
+    async def _attempt(self, batch: list[_Item]) -> Exception | None:
+        self._count(batches=1)
+        try:
+            report = await self._tier.put_many([item.record for item in batch])
+        except Exception as error:  # noqa: BLE001 - any failure must be handed on
+            # Whatever it was, it must not end the task: the buffer would fill for ever.
+            if not isinstance(error, TierError):
+                _log.error("writing to the tier %s raised %s", self._tier.name, type(error).__name__)
+            return error
+        self._failures = 0
+        # Which records it refused a tier does not say; their cost is counted in proportion.
+        cost = sum(item.record.cost for item in batch)
+        self._count(
+            written=report.stored,
+            superseded=report.superseded,
+            lost=report.refused,
+            lost_cost=cost * report.refused // len(batch),
+        )
+        for item in batch:
+            del self._writing[item.record.key]
+            self._forget(item)
+        return None
+
+    def _failed(self, batch: list[_Item], error: Exception, *, tier_failed: bool = False) -> None:
+        now = anyio.current_time()
+        if tier_failed:
+            self._pause()
+        given_up = 0
+        for item in batch:
+            key = item.record.key
+            del self._writing[key]
+            item.writing = False
+            if self._items.get(key) is not item:
+                continue  # a newer one took its place, or it was dropped, while this one was failing
+            item.attempts += 1
+            if item.attempts >= self._attempts or self._abandoned:
+                given_up += 1
+                self._count(lost=1, lost_cost=item.record.cost)
+                self._forget(item)
+                continue
+            self._count(retries=1)
+            if tier_failed:  # the pause is the delay of all, so they stay one batch
+                self._ready.append(item)
+            else:
+                heapq.heappush(self._delayed, (now + self._delay(item.attempts), next(self._ties), item))
+            self._remember_worth(item)
+        if given_up:
+            _log.warning(
+                "tier %s: gave up writing %d records after %d attempts (%s)",
+                self._tier.name,
+                given_up,
+                self._attempts,
+                getattr(error, "reason", "") or type(error).__name__,
+            )
+
+    def _pause(self) -> None:
+        """The tier itself fails: try nothing for a while, new records included."""
+        self._failures += 1
+        self._pause_until = anyio.current_time() + self._delay(self._failures)
+
+    def _delay(self, attempts: int) -> float:
+        full = min(self._backoff * 2.0 ** (attempts - 1), self._max_backoff)
+        return full * (1 - self._rng() / 2)
+
+    # -- bookkeeping --------------------------------------------------------------------------------
+
+    def _fits(self, record: StoredRecord) -> bool:
+        old = self._items.get(record.key)
+        items = len(self._items) + (old is None)
+        size = self._bytes + len(record.envelope) + _ITEM_OVERHEAD - (old.size if old else 0)
+        return items <= self._max_items and size <= self._max_bytes
+
+    def _make_room(self, item: _Item, old: _Item | None) -> bool:
+        """Shed the lowest dollars per byte until `item` fits, `item` itself if it is the lowest."""
+        while not self._fits(item.record):
+            cheapest = self._pop_cheapest(except_for=old)
+            if cheapest is None or cheapest.worth >= item.worth:
+                for kept in (cheapest, old):
+                    if kept is not None:
+                        self._remember_worth(kept)
+                self._count(shed=1, shed_cost=item.record.cost)
+                return False
+            self._count(shed=1, shed_cost=cheapest.record.cost)
+            self._forget(cheapest)
+        return True
+
+    def _pop_cheapest(self, *, except_for: _Item | None) -> _Item | None:
+        while self._cheapest:
+            item = heapq.heappop(self._cheapest)[2]
+            # What is being written cannot be shed; it is remembered again if the write fails.
+            if self._items.get(item.record.key) is item and not item.writing and item is not except_for:
+                return item
+        return None
+
+    def _remember_worth(self, item: _Item) -> None:
+        # Entries of items that are gone stay behind; when they are most of the heap, it is made anew.
+        if len(self._cheapest) > 2 * len(self._items) + 64:
+            self._cheapest = [
+                (other.worth, next(self._ties), other) for other in self._items.values() if not other.writing
+            ]
+            heapq.heapify(self._cheapest)
+        else:
+            heapq.heappush(self._cheapest, (item.worth, next(self._ties), item))
+
+    def _discard(self, key: bytes) -> bool:
+        item = self._items.get(key)
+        if item is None:
+            return False
+        self._count(dropped=1)
+        self._forget(item)
+        self._notify()
+        return True
+
+    def _forget(self, item: _Item) -> None:
+        if self._items.get(item.record.key) is item:
+            del self._items[item.record.key]
+            self._bytes -= item.size
+
+    def _notify(self) -> None:
+        self._progress.set()
+        self._progress = anyio.Event()
+
+    def _report(self, before: Counter[str]) -> WriteReport:
+        during = {name: self._counts[name] - before[name] for name in ("written", "shed", "lost")}
+        return WriteReport(**during, remaining=len(self._items))
+
+    def _count(self, **counts: int) -> None:
+        self._counts.update(counts)
+
+
+def _is_newer(there: StoredRecord, record: StoredRecord) -> bool:
+    """Whether `there` has a newer stamp than `record`; stamps of two epochs do not compare."""
+    return there.epoch == record.epoch and there.snap > record.snap

@@ -1,0 +1,189 @@
+"""Doubles for tests: a tier in memory, a tier that fails to plan, a clock that stands still.
+
+They are public: a program's own tests may use them, and `tests/contract` holds them to what real tiers do.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from llmcache_fast._core import Clock
+from llmcache_fast._errors import TierError
+from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord, Tier
+
+T = TypeVar("T")
+
+_START = 1_700_000_000_000_000
+
+
+class ManualClock(Clock):
+    """A clock in microseconds since 1970 that moves only when told; pass it as `clock`."""
+
+    def __init__(self, now: int = _START) -> None:
+        self.set(now)
+
+    @property
+    def now(self) -> int:
+        """The time."""
+        return self()
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self.set(self() + round(seconds * 1_000_000))
+
+
+class MemoryTier:
+    """A tier and an authority in a dict: the contract at its plainest. Nothing outlives `aclose`."""
+
+    name = "memory-double"
+
+    def __init__(self, *, max_record: int | None = None, clock: Callable[[], int] | None = None) -> None:
+        self._clock = clock or ManualClock()
+        self._max_record = max_record
+        self._open = False
+        self.records: dict[bytes, StoredRecord] = {}
+        self._clocks: dict[int, tuple[int, int]] = {}
+        self._markers: dict[int, dict[int, int]] = {}
+
+    async def open(self) -> None:
+        self._open = True
+
+    async def aclose(self) -> None:
+        self._open = False
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        await self._enter("get_many")
+        found = [self.records.get(key) for key in keys]
+        return [record.envelope if record else None for record in found]
+
+    async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
+        await self._enter("put_many")
+        stored = superseded = refused = 0
+        for record in records:
+            there = self.records.get(record.key)
+            if self._max_record is not None and len(record.envelope) > self._max_record:
+                refused += 1
+            elif there is not None and there.epoch == record.epoch and there.snap > record.snap:
+                superseded += 1
+            else:
+                self.records[record.key] = record
+                stored += 1
+        return PutReport(stored, superseded, refused)
+
+    async def delete_many(self, keys: Sequence[bytes]) -> int:
+        await self._enter("delete_many")
+        return sum(self.records.pop(key, None) is not None for key in keys)
+
+    async def purge(self, now: int, limit: int = 1000) -> int:
+        await self._enter("purge")
+        gone = [key for key, record in self.records.items() if record.stale_until <= min(now, NEVER - 1)]
+        for key in gone[:limit]:
+            del self.records[key]
+        return len(gone[:limit])
+
+    async def clear(self) -> int:
+        await self._enter("clear")
+        count = len(self.records)
+        self.records.clear()
+        return count
+
+    async def raise_markers(self, namespace: int, targets: Sequence[int]) -> tuple[int, int]:
+        await self._enter("raise_markers")
+        epoch, last = self._clock_of(namespace)
+        seq = max(last + 1, self._clock())
+        self._clocks[namespace] = epoch, seq
+        self._markers.setdefault(namespace, {}).update(dict.fromkeys(targets, seq))
+        return epoch, seq
+
+    async def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
+        await self._enter("markers_since")
+        markers = self._markers.get(namespace, {}).items()
+        return sorted((pair for pair in markers if pair[1] > seq), key=lambda pair: (pair[1], pair[0]))
+
+    async def epoch(self, namespace: int) -> tuple[int, int]:
+        await self._enter("epoch")
+        return self._clock_of(namespace)
+
+    def _clock_of(self, namespace: int) -> tuple[int, int]:
+        return self._clocks.setdefault(namespace, (random.getrandbits(64), self._clock()))
+
+    async def _enter(self, operation: str) -> None:
+        await anyio.lowlevel.checkpoint()
+        if not self._open:
+            raise TierError("the tier is not open", tier=self.name, operation=operation, reason="closed")
+
+
+class Fault(NamedTuple):
+    """What happens to one call of a `FaultyTier`."""
+
+    error: Exception | None = None
+    """Raised, if given."""
+    after: bool = False
+    """The error comes after the work was done: the caller cannot know that it was."""
+    hold: anyio.Event | None = None
+    """The call starts only when this is set: a tier that hangs."""
+
+
+Plan = Callable[[str, int], Fault | None]
+"""The fault of the n-th call (from 0) of an operation, or None to let it pass."""
+
+
+def fail_first(count: int, operation: str = "put_many", *, error: Exception | None = None) -> Plan:
+    """The plan in which the first `count` calls of `operation` fail."""
+    failure = error or TierError("planned", tier="faulty", operation=operation, reason="planned")
+
+    def plan(name: str, number: int) -> Fault | None:
+        return Fault(failure) if name == operation and number < count else None
+
+    return plan
+
+
+class FaultyTier:
+    """`inner`, failing where `plan` says so. Counts its calls in `calls`."""
+
+    name = "faulty"
+
+    def __init__(self, inner: Tier, plan: Plan | None = None) -> None:
+        self.inner = inner
+        self.plan = plan
+        self.calls: Counter[str] = Counter()
+
+    async def open(self) -> None:
+        await self._through("open", self.inner.open)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return await self._through("get_many", self.inner.get_many, keys)
+
+    async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
+        return await self._through("put_many", self.inner.put_many, records)
+
+    async def delete_many(self, keys: Sequence[bytes]) -> int:
+        return await self._through("delete_many", self.inner.delete_many, keys)
+
+    async def purge(self, now: int, limit: int = 1000) -> int:
+        return await self._through("purge", self.inner.purge, now, limit)
+
+    async def clear(self) -> int:
+        return await self._through("clear", self.inner.clear)
+
+    async def _through(self, operation: str, work: Callable[..., Awaitable[T]], *args: object) -> T:
+        number = self.calls[operation]
+        self.calls[operation] += 1
+        fault = (self.plan(operation, number) if self.plan else None) or Fault()
+        if fault.hold is not None:
+            await fault.hold.wait()
+        if fault.error is not None and not fault.after:
+            raise fault.error
+        result = await work(*args)
+        if fault.error is not None:
+            raise fault.error
+        return result

@@ -1,0 +1,249 @@
+//! `DiskStore`: the core's disk store for Python. Every call detaches from the interpreter while it works.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use llmcache_core::disk::{self, DiskError, Key, Record};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<DiskStore>()
+}
+
+/// Envelopes by fingerprint in one SQLite file on a local file system, shared by the processes of a machine.
+///
+/// `path` is the folder (made with mode 0700), `max_bytes` bounds all its files together, `budget` is the
+/// longest a call waits for other writers, in seconds. Methods block: call them from a worker thread.
+/// Failures raise `TierError`, or `TierUnavailableError` when the store as a whole cannot be used; `reason`
+/// names the cause.
+#[pyclass(frozen, module = "llmcache_fast._core")]
+pub(crate) struct DiskStore {
+    inner: disk::DiskStore,
+}
+
+#[pymethods]
+impl DiskStore {
+    #[new]
+    #[pyo3(signature = (path, max_bytes, budget=0.25))]
+    fn new(py: Python<'_>, path: PathBuf, max_bytes: u64, budget: f64) -> PyResult<Self> {
+        let budget = Duration::try_from_secs_f64(budget)
+            .map_err(|_| PyValueError::new_err("budget: give a positive number of seconds"))?;
+        py.detach(|| disk::DiskStore::open(&path, max_bytes, budget))
+            .map(|inner| Self { inner })
+            .map_err(|error| to_python(py, "open", &error))
+    }
+
+    /// The database file.
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.inner.database().to_owned()
+    }
+
+    /// Whether opening made the database.
+    #[getter]
+    fn created(&self) -> bool {
+        self.inner.opening().created
+    }
+
+    /// Where opening put a damaged database it found, or None.
+    #[getter]
+    fn set_aside(&self) -> Option<PathBuf> {
+        self.inner.opening().set_aside.clone()
+    }
+
+    /// The largest envelope that is stored, in bytes.
+    #[getter]
+    fn max_record(&self) -> u64 {
+        self.inner.max_record()
+    }
+
+    /// The envelope of each key, or None; from one snapshot. Does not wait for writers.
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        keys: Vec<Bound<'py, PyBytes>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let keys = to_keys(&keys)?;
+        let found = py
+            .detach(|| self.inner.get_many(&keys))
+            .map_err(|error| to_python(py, "get_many", &error))?;
+        PyList::new(
+            py,
+            found
+                .into_iter()
+                .map(|envelope| envelope.map(|bytes| PyBytes::new(py, &bytes))),
+        )
+    }
+
+    /// Store records given as `(key, envelope, epoch, snap, stale_until, cost)`; `now` is in microseconds.
+    ///
+    /// Returns `(stored, superseded, refused)`. Evicts what is worth least to stay within the bound.
+    fn put_many(
+        &self,
+        py: Python<'_>,
+        records: Vec<Bound<'_, PyTuple>>,
+        now: i64,
+    ) -> PyResult<(u64, u64, u64)> {
+        type Fields<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64, u64, i64, u64);
+        let fields: Vec<Fields<'_>> = records
+            .iter()
+            .map(|record| record.extract())
+            .collect::<PyResult<_>>()?;
+        let records = fields
+            .iter()
+            .map(|(key, envelope, epoch, snap, stale_until, cost)| {
+                Ok(Record {
+                    key: to_key(key)?,
+                    envelope: envelope.as_bytes(),
+                    epoch: *epoch,
+                    snap: *snap,
+                    stale_until: *stale_until,
+                    cost: *cost,
+                })
+            })
+            .collect::<PyResult<Vec<_>>>()?;
+        let report = py
+            .detach(|| self.inner.put_many(&records, now))
+            .map_err(|error| to_python(py, "put_many", &error))?;
+        Ok((report.stored, report.superseded, report.refused))
+    }
+
+    /// Delete keys; how many were there.
+    fn delete_many(&self, py: Python<'_>, keys: Vec<Bound<'_, PyBytes>>) -> PyResult<u64> {
+        let keys = to_keys(&keys)?;
+        py.detach(|| self.inner.delete_many(&keys))
+            .map_err(|error| to_python(py, "delete_many", &error))
+    }
+
+    /// Delete up to `limit` records whose `stale_until` has come; how many were.
+    fn purge(&self, py: Python<'_>, now: i64, limit: u64) -> PyResult<u64> {
+        py.detach(|| self.inner.purge(now, limit))
+            .map_err(|error| to_python(py, "purge", &error))
+    }
+
+    /// Delete every record; clocks and markers stay. How many there were.
+    fn clear(&self, py: Python<'_>) -> PyResult<u64> {
+        py.detach(|| self.inner.clear())
+            .map_err(|error| to_python(py, "clear", &error))
+    }
+
+    /// Give empty pages back to the file system; the bytes by which the files shrank.
+    fn vacuum(&self, py: Python<'_>) -> PyResult<u64> {
+        py.detach(|| self.inner.vacuum())
+            .map_err(|error| to_python(py, "vacuum", &error))
+    }
+
+    /// Allocate the namespace's next seq and raise the markers of all targets to it, durably (fsync).
+    ///
+    /// Returns `(epoch, seq)`.
+    fn raise_markers(
+        &self,
+        py: Python<'_>,
+        namespace: u64,
+        targets: Vec<u64>,
+        now: i64,
+    ) -> PyResult<(u64, u64)> {
+        py.detach(|| self.inner.raise_markers(namespace, &targets, now))
+            .map(|reading| (reading.epoch, reading.seq))
+            .map_err(|error| to_python(py, "raise_markers", &error))
+    }
+
+    /// `(target, seq)` of every marker of the namespace raised after `seq`, oldest first.
+    fn markers_since(&self, py: Python<'_>, namespace: u64, seq: u64) -> PyResult<Vec<(u64, u64)>> {
+        py.detach(|| self.inner.markers_since(namespace, seq))
+            .map_err(|error| to_python(py, "markers_since", &error))
+    }
+
+    /// `(epoch, last seq)` of the namespace's clock; made with a random epoch if it did not exist.
+    fn epoch(&self, py: Python<'_>, namespace: u64, now: i64) -> PyResult<(u64, u64)> {
+        py.detach(|| self.inner.epoch(namespace, now))
+            .map(|reading| (reading.epoch, reading.seq))
+            .map_err(|error| to_python(py, "epoch", &error))
+    }
+
+    /// Problems of the file, none if it is sound. Reads the whole file.
+    fn check(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        py.detach(|| self.inner.check())
+            .map_err(|error| to_python(py, "check", &error))
+    }
+
+    /// Counts and sizes, by name.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = py
+            .detach(|| self.inner.stats())
+            .map_err(|error| to_python(py, "stats", &error))?;
+        let dict = PyDict::new(py);
+        for (name, value) in [
+            ("rows", stats.rows),
+            ("bytes", stats.bytes),
+            ("file_bytes", stats.file_bytes),
+            ("log_bytes", stats.log_bytes),
+            ("index_bytes", stats.index_bytes),
+            ("max_bytes", stats.max_bytes),
+            ("pages", stats.pages),
+            ("free_pages", stats.free_pages),
+            ("evicted", stats.evicted),
+            ("evicted_cost", stats.evicted_cost),
+            ("expired", stats.expired),
+            ("refused", stats.refused),
+            ("superseded", stats.superseded),
+            ("reopened", stats.reopened),
+        ] {
+            dict.set_item(name, value)?;
+        }
+        Ok(dict)
+    }
+
+    /// Close. Running calls end normally, later ones raise.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.inner.close())
+            .map_err(|error| to_python(py, "close", &error))
+    }
+}
+
+fn to_key(key: &Bound<'_, PyBytes>) -> PyResult<Key> {
+    let bytes = key.as_bytes();
+    bytes.try_into().map_err(|_| {
+        PyValueError::new_err(format!(
+            "a key is a fingerprint of 32 bytes, this one has {}",
+            bytes.len()
+        ))
+    })
+}
+
+fn to_keys(keys: &[Bound<'_, PyBytes>]) -> PyResult<Vec<Key>> {
+    keys.iter().map(to_key).collect()
+}
+
+/// The exception of the Python tree for a failure of the store, with `reason` and `set_aside`.
+fn to_python(py: Python<'_>, operation: &str, error: &DiskError) -> PyErr {
+    build(py, operation, error).unwrap_or_else(|failure| failure)
+}
+
+fn build(py: Python<'_>, operation: &str, error: &DiskError) -> PyResult<PyErr> {
+    if let DiskError::Option(message) = error {
+        let class = py
+            .import("llmcache_fast._errors")?
+            .getattr("ConfigurationError")?;
+        return Ok(PyErr::from_value(class.call1((message,))?));
+    }
+    let name = if error.is_unavailable() {
+        "TierUnavailableError"
+    } else {
+        "TierError"
+    };
+    let class = py.import("llmcache_fast._errors")?.getattr(name)?;
+    let keywords = PyDict::new(py);
+    keywords.set_item("tier", "disk")?;
+    keywords.set_item("operation", operation)?;
+    keywords.set_item("reason", error.reason())?;
+    let exception = class.call((error.to_string(),), Some(&keywords))?;
+    if !exception.is_instance_of::<pyo3::exceptions::PyBaseException>() {
+        return Err(PyTypeError::new_err(
+            "llmcache_fast._errors is not the package's own",
+        ));
+    }
+    Ok(PyErr::from_value(exception))
+}

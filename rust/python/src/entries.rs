@@ -1,0 +1,222 @@
+//! The rest of `Engine`: entries, markers and statistics, for the parts of the cache written in Python.
+
+use llmcache_core::fingerprint::Fingerprint;
+use llmcache_core::l1::{NewEntry, Outcome};
+use llmcache_core::markers::{Stamp, Target, label_prefixes, target};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::engine::Engine;
+use crate::stored::{Facts, Stored, View, object_bytes};
+
+/// All targets of an entry: the namespace first.
+fn targets(
+    namespace: &str,
+    key: &Fingerprint,
+    tags: &[String],
+    label: Option<&str>,
+    versions: &[String],
+) -> Vec<u64> {
+    let mut all = vec![target(namespace, Target::Namespace), target(namespace, Target::Key(key))];
+    all.extend(tags.iter().map(|tag| target(namespace, Target::Tag(tag))));
+    all.extend(label.into_iter().flat_map(label_prefixes).map(|prefix| target(namespace, Target::Label(prefix))));
+    all.extend(versions.iter().map(|name| target(namespace, Target::Version(name))));
+    all
+}
+
+#[pymethods]
+impl Engine {
+    /// Puts an entry into memory. Returns "stored", "replaced", "older", "too_large", "not_admitted" or, when
+    /// a marker stands above its stamp, "invalid".
+    #[pyo3(signature = (key, value, *, namespace, tags, label, versions, facts, created, fresh_until,
+                        stale_until, cost, epoch, snap))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of a Python call")]
+    fn _insert(
+        &self,
+        key: Fingerprint,
+        value: Bound<'_, PyAny>,
+        namespace: &str,
+        tags: Vec<String>,
+        label: Option<&str>,
+        versions: Vec<String>,
+        facts: &[u8],
+        created: i64,
+        fresh_until: i64,
+        stale_until: i64,
+        cost: u64,
+        epoch: u64,
+        snap: u64,
+    ) -> PyResult<&'static str> {
+        let core = self.core()?;
+        let targets = targets(namespace, &key, &tags, label, &versions);
+        // Read before the check: a marker raised after it makes the entry be checked again.
+        let checked = core.markers.generation();
+        let namespace = targets[0];
+        if !core.markers.valid(namespace, Stamp { epoch, snap }, &targets) {
+            return Ok("invalid");
+        }
+        let facts = Box::new(Facts { namespace, targets: targets.into(), packed: facts.into() });
+        let entry = NewEntry {
+            key,
+            payload_bytes: object_bytes(&value)? as u64,
+            value: Stored::new(value),
+            facts_bytes: u32::try_from(facts.bytes()).unwrap_or(u32::MAX),
+            facts: Some(facts),
+            created,
+            fresh_until,
+            stale_until,
+            cost,
+            epoch,
+            snap,
+            checked,
+        };
+        let inserted = core.l1.insert(entry, core.clock.now());
+        Ok(match inserted.outcome {
+            Outcome::Stored => "stored",
+            Outcome::Replaced => "replaced",
+            Outcome::Older => "older",
+            Outcome::TooLarge => "too_large",
+            Outcome::NotAdmitted => "not_admitted",
+        })
+    }
+
+    /// The entry in memory, fresh or stale; counts as a look-up.
+    fn _view(&self, py: Python<'_>, key: Fingerprint) -> PyResult<Option<View>> {
+        let core = self.core()?;
+        let generation = core.markers.generation();
+        Ok(core.l1.view(
+            &key,
+            core.clock.now(),
+            generation,
+            |entry| core.valid(entry),
+            |value, entry| View::of(py, value, entry),
+        ))
+    }
+
+    /// The entry in memory, fresh or stale; leaves statistics and policy as they are.
+    fn _peek(&self, py: Python<'_>, key: Fingerprint) -> PyResult<Option<View>> {
+        let core = self.core()?;
+        let generation = core.markers.generation();
+        Ok(core.l1.peek(
+            &key,
+            core.clock.now(),
+            generation,
+            |entry| core.valid(entry),
+            |value, entry| View::of(py, value, entry),
+        ))
+    }
+
+    /// Takes an entry out of memory; whether there was one.
+    fn _remove(&self, key: Fingerprint) -> PyResult<bool> {
+        Ok(self.core()?.l1.remove(&key).is_some())
+    }
+
+    /// Ends an entry's freshness in memory; whether there was one.
+    fn _expire(&self, key: Fingerprint) -> PyResult<bool> {
+        let core = self.core()?;
+        Ok(core.l1.expire(&key, core.clock.now()))
+    }
+
+    /// Empties memory; how many entries there were.
+    fn _clear(&self) -> PyResult<usize> {
+        Ok(self.core()?.l1.clear().len())
+    }
+
+    /// The number of a namespace.
+    #[staticmethod]
+    fn _namespace_id(namespace: &str) -> u64 {
+        target(namespace, Target::Namespace)
+    }
+
+    /// The targets that an invalidation names; of a label ending in `/`, all below it.
+    #[staticmethod]
+    #[pyo3(signature = (namespace, *, keys=Vec::new(), tags=Vec::new(), labels=Vec::new(), versions=Vec::new()))]
+    fn _named_targets(
+        namespace: &str,
+        keys: Vec<Fingerprint>,
+        tags: Vec<String>,
+        labels: Vec<String>,
+        versions: Vec<String>,
+    ) -> Vec<u64> {
+        let keys = keys.iter().map(Target::Key);
+        let tags = tags.iter().map(|tag| Target::Tag(tag));
+        let labels = labels.iter().map(|label| Target::Label(label));
+        let versions = versions.iter().map(|name| Target::Version(name));
+        keys.chain(tags).chain(labels).chain(versions).map(|named| target(namespace, named)).collect()
+    }
+
+    /// All targets of an entry, the namespace's first.
+    #[staticmethod]
+    fn _entry_targets(
+        namespace: &str,
+        key: Fingerprint,
+        tags: Vec<String>,
+        label: Option<&str>,
+        versions: Vec<String>,
+    ) -> Vec<u64> {
+        targets(namespace, &key, &tags, label, &versions)
+    }
+
+    /// `(epoch, snap)` for what starts now in a namespace.
+    fn _stamp(&self, namespace: u64) -> PyResult<(u64, u64)> {
+        let stamp = self.core()?.markers.stamp(namespace);
+        Ok((stamp.epoch, stamp.snap))
+    }
+
+    /// Takes over what the authority says of a namespace's clock.
+    fn _adopt(&self, namespace: u64, epoch: u64, snap: u64) -> PyResult<()> {
+        self.core()?.markers.adopt(namespace, Stamp { epoch, snap });
+        Ok(())
+    }
+
+    /// Raises markers to `seq`, or to the next of this process' own clock; returns the seq.
+    #[pyo3(signature = (namespace, targets, seq=None))]
+    fn _raise(&self, namespace: u64, targets: Vec<u64>, seq: Option<u64>) -> PyResult<u64> {
+        let core = self.core()?;
+        Ok(match seq {
+            Some(seq) => {
+                core.markers.raise(namespace, &targets, seq);
+                seq
+            }
+            None => core.markers.raise_here(namespace, &targets, core.clock.now()),
+        })
+    }
+
+    /// Whether an entry with this stamp and these targets may be served.
+    fn _valid(&self, namespace: u64, epoch: u64, snap: u64, targets: Vec<u64>) -> PyResult<bool> {
+        Ok(self.core()?.markers.valid(namespace, Stamp { epoch, snap }, &targets))
+    }
+
+    /// Exact counters of each shard.
+    fn _shards<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let shards = self.core()?.l1.stats();
+        shards
+            .into_iter()
+            .map(|shard| {
+                let row = PyDict::new(py);
+                for (name, value) in [
+                    ("hits", shard.hits),
+                    ("stale_hits", shard.stale_hits),
+                    ("misses", shard.misses),
+                    ("inserts", shard.inserts),
+                    ("replaced", shard.replaced),
+                    ("evictions", shard.evictions),
+                    ("evicted_bytes", shard.evicted_bytes),
+                    ("evicted_cost", shard.evicted_cost),
+                    ("expirations", shard.expirations),
+                    ("invalidated", shard.invalidated),
+                    ("removed", shard.removed),
+                    ("older", shard.older),
+                    ("too_large", shard.too_large),
+                    ("not_admitted", shard.not_admitted),
+                    ("entries", shard.len),
+                    ("bytes", shard.bytes),
+                    ("capacity", shard.capacity),
+                ] {
+                    row.set_item(name, value)?;
+                }
+                Ok(row)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,134 @@
+//! Records for Python: one function makes an envelope, one reads it.
+
+use llmcache_core::envelope::{self, ContentType, Header, Kind};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("ENVELOPE_VERSION", envelope::VERSION)?;
+    module.add("ENVELOPE_OVERHEAD", envelope::OVERHEAD)?;
+    module.add_class::<Envelope>()?;
+    module.add_function(wrap_pyfunction!(encode_envelope, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_envelope, module)?)
+}
+
+/// From this many bytes on, hashing and copying take long enough to let other threads run meanwhile.
+const DETACH_FROM: usize = 64 << 10;
+
+/// A decoded record. Times are microseconds since 1970, `cost` is in micro-USD.
+#[pyclass(frozen, get_all, module = "llmcache_fast._core")]
+pub(crate) struct Envelope {
+    /// 0 value, 1 negative, 2 tombstone.
+    kind: u8,
+    /// 0 bytes, 1 text, 2 json, 3 msgpack, 4 stream.
+    content_type: u8,
+    epoch: u64,
+    snap: u64,
+    created: i64,
+    fresh_until: i64,
+    stale_until: i64,
+    compute_micros: u64,
+    cost: u64,
+    fingerprint: Py<PyBytes>,
+    namespace: Py<PyString>,
+    /// The variable facts, as the writer encoded them.
+    facts: Py<PyBytes>,
+    payload: Py<PyBytes>,
+}
+
+/// The bytes of a record. `kind` and `content_type` are codes, see `Envelope`.
+#[pyfunction]
+#[pyo3(signature = (*, kind, content_type, epoch, snap, created, fresh_until, stale_until, compute_micros, cost, fingerprint, namespace, facts, payload))]
+#[allow(clippy::too_many_arguments)] // One keyword for each field of the header.
+fn encode_envelope<'py>(
+    py: Python<'py>,
+    kind: u8,
+    content_type: u8,
+    epoch: u64,
+    snap: u64,
+    created: i64,
+    fresh_until: i64,
+    stale_until: i64,
+    compute_micros: u64,
+    cost: u64,
+    fingerprint: &[u8],
+    namespace: &str,
+    facts: &[u8],
+    payload: &[u8],
+) -> PyResult<Bound<'py, PyBytes>> {
+    let invalid =
+        |what: &str, code: u8| PyValueError::new_err(format!("{what}: {code} is not a known code"));
+    let header = Header {
+        kind: Kind::from_code(kind).ok_or_else(|| invalid("kind", kind))?,
+        content_type: ContentType::from_code(content_type)
+            .ok_or_else(|| invalid("content_type", content_type))?,
+        epoch,
+        snap,
+        created,
+        fresh_until,
+        stale_until,
+        compute_micros,
+        cost,
+        fingerprint: to_fingerprint(fingerprint)?,
+    };
+    let encode = || envelope::encode(&header, namespace, facts, payload);
+    let bytes = if payload.len() >= DETACH_FROM {
+        py.detach(encode)
+    } else {
+        encode()
+    };
+    bytes
+        .map(|bytes| PyBytes::new(py, &bytes))
+        .map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// `(envelope, "")` of an intact record of this namespace and fingerprint, else `(None, reason)`.
+///
+/// `reason` is one of truncated, trailing, bad_magic, version, flags, checksum, kind, content_type,
+/// namespace_text, wrong_namespace, wrong_fingerprint. Never raises because of what `data` holds.
+#[pyfunction]
+fn decode_envelope(
+    py: Python<'_>,
+    data: &[u8],
+    namespace: &str,
+    fingerprint: &[u8],
+) -> PyResult<(Option<Py<Envelope>>, &'static str)> {
+    let fingerprint = to_fingerprint(fingerprint)?;
+    let decode = || envelope::decode(data, namespace, &fingerprint);
+    let view = if data.len() >= DETACH_FROM {
+        py.detach(decode)
+    } else {
+        decode()
+    };
+    let view = match view {
+        Ok(view) => view,
+        Err(error) => return Ok((None, error.reason())),
+    };
+    let header = view.header;
+    let envelope = Envelope {
+        kind: header.kind as u8,
+        content_type: header.content_type as u8,
+        epoch: header.epoch,
+        snap: header.snap,
+        created: header.created,
+        fresh_until: header.fresh_until,
+        stale_until: header.stale_until,
+        compute_micros: header.compute_micros,
+        cost: header.cost,
+        fingerprint: PyBytes::new(py, &header.fingerprint).unbind(),
+        namespace: PyString::new(py, view.namespace).unbind(),
+        facts: PyBytes::new(py, view.facts).unbind(),
+        payload: PyBytes::new(py, view.payload).unbind(),
+    };
+    Ok((Some(Py::new(py, envelope)?), ""))
+}
+
+fn to_fingerprint(bytes: &[u8]) -> PyResult<[u8; 32]> {
+    bytes.try_into().map_err(|_| {
+        PyValueError::new_err(format!(
+            "fingerprint: 32 bytes are needed, {} were given",
+            bytes.len()
+        ))
+    })
+}

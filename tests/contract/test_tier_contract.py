@@ -1,0 +1,206 @@
+"""What every tier promises (`tiers/base.py`), asked of all of them, on asyncio and trio."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from llmcache_fast._errors import TierError
+from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
+from llmcache_fast.tiers.base import NEVER, Authority, StoredRecord, Tier
+from llmcache_fast.tiers.disk import DiskTier
+
+Make = Callable[[Path, ManualClock], Any]
+
+TIERS: dict[str, Make] = {
+    "memory": lambda path, clock: MemoryTier(clock=clock),
+    "faulty": lambda path, clock: FaultyTier(MemoryTier(clock=clock)),
+    "disk": lambda path, clock: DiskTier(path / "tier", max_bytes=8 << 20, budget=5.0, clock=clock),
+}
+AUTHORITIES = ["memory", "disk"]
+DURABLE = ["disk"]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=list(TIERS))
+async def tier(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, anyio_backend: str
+) -> AsyncIterator[Tier]:
+    tier: Tier = TIERS[request.param](tmp_path, clock)
+    await tier.open()
+    yield tier
+    await tier.aclose()
+
+
+@pytest.fixture(params=AUTHORITIES)
+async def authority(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, anyio_backend: str
+) -> AsyncIterator[Authority]:
+    tier = TIERS[request.param](tmp_path, clock)
+    await tier.open()
+    yield tier
+    await tier.aclose()
+
+
+def key(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def record(number: int, envelope: bytes = b"x", **fields: int) -> StoredRecord:
+    facts = {"epoch": 1, "snap": 10, "stale_until": NEVER, "cost": 100} | fields
+    return StoredRecord(key(number), envelope, **facts)
+
+
+async def test_gets_what_was_put_in_the_order_asked(tier: Tier) -> None:
+    report = await tier.put_many([record(n, b"%d" % n) for n in range(5)])
+    assert report == (5, 0, 0)
+    assert await tier.get_many([key(3), key(9), key(0), key(3)]) == [b"3", None, b"0", b"3"]
+
+
+async def test_empty_calls_do_nothing(tier: Tier) -> None:
+    assert await tier.get_many([]) == []
+    assert await tier.put_many([]) == (0, 0, 0)
+    assert await tier.delete_many([]) == 0
+
+
+async def test_envelopes_are_opaque_bytes(tier: Tier) -> None:
+    envelopes = [b"", b"\0", bytes(range(256)) * 40, b"x" * 300_000]
+    await tier.put_many([record(n, envelope) for n, envelope in enumerate(envelopes)])
+    assert await tier.get_many([key(n) for n in range(len(envelopes))]) == envelopes
+
+
+async def test_a_newer_snap_of_the_same_epoch_stays(tier: Tier) -> None:
+    await tier.put_many([record(1, b"newer", snap=20)])
+    assert await tier.put_many([record(1, b"older", snap=19)]) == (0, 1, 0)
+    assert await tier.get_many([key(1)]) == [b"newer"]
+    assert await tier.put_many([record(1, b"same", snap=20)]) == (1, 0, 0)
+    assert await tier.put_many([record(1, b"epoch", snap=3, epoch=2**64 - 1)]) == (1, 0, 0)
+    assert await tier.get_many([key(1)]) == [b"epoch"]
+
+
+async def test_of_two_records_of_one_key_the_later_is_the_later_write(tier: Tier) -> None:
+    assert await tier.put_many([record(1, b"a", snap=5), record(1, b"b", snap=5)]) == (2, 0, 0)
+    assert await tier.put_many([record(2, b"a", snap=5), record(2, b"b", snap=4)]) == (1, 1, 0)
+    assert await tier.get_many([key(1), key(2)]) == [b"b", b"a"]
+
+
+async def test_a_put_may_be_repeated(tier: Tier) -> None:
+    batch = [record(n, b"%d" % n) for n in range(10)]
+    assert await tier.put_many(batch) == (10, 0, 0)
+    assert await tier.put_many(batch) == (10, 0, 0)
+    assert await tier.clear() == 10
+
+
+async def test_deletes_count_what_was_there(tier: Tier) -> None:
+    await tier.put_many([record(1), record(2)])
+    assert await tier.delete_many([key(1), key(1), key(7)]) == 1
+    assert await tier.get_many([key(1), key(2)]) == [None, b"x"]
+    assert await tier.clear() == 1
+    assert await tier.clear() == 0
+
+
+async def test_purge_takes_what_may_no_longer_be_used_and_no_more(tier: Tier) -> None:
+    await tier.put_many([record(n, stale_until=100 + n) for n in range(5)] + [record(9)])
+    assert await tier.purge(99) == 0
+    assert await tier.purge(103, limit=2) == 2
+    assert await tier.purge(103) == 2
+    assert await tier.purge(NEVER) == 1
+    assert await tier.get_many([key(9)]) == [b"x"]
+
+
+async def test_a_tier_does_not_judge_records(tier: Tier) -> None:
+    await tier.put_many([record(1, b"expired", stale_until=-5)])
+    assert await tier.get_many([key(1)]) == [b"expired"]
+
+
+async def test_concurrent_calls(tier: Tier) -> None:
+    async def work(worker: int) -> None:
+        for turn in range(10):
+            number = worker * 100 + turn
+            await tier.put_many([record(number, b"%d" % number)])
+            assert await tier.get_many([key(number)]) == [b"%d" % number]
+
+    async with anyio.create_task_group() as group:
+        for worker in range(8):
+            group.start_soon(work, worker)
+    assert await tier.clear() == 80
+
+
+async def test_a_closed_tier_raises_tier_errors_only(tier: Tier) -> None:
+    await tier.aclose()
+    for call in (tier.get_many([key(1)]), tier.put_many([record(1)]), tier.clear(), tier.purge(1)):
+        with pytest.raises(TierError) as caught:
+            await call
+        assert caught.value.tier
+        assert caught.value.operation
+        assert caught.value.reason == "closed"
+
+
+@pytest.mark.parametrize("name", DURABLE)
+async def test_opened_again_a_durable_tier_has_it_all(
+    name: str, tmp_path: Path, clock: ManualClock, anyio_backend: str
+) -> None:
+    tier = TIERS[name](tmp_path, clock)
+    await tier.open()
+    await tier.put_many([record(1, b"kept")])
+    stamp = await tier.raise_markers(5, [1])
+    await tier.aclose()
+    again = TIERS[name](tmp_path, clock)
+    await again.open()
+    assert await again.get_many([key(1)]) == [b"kept"]
+    assert await again.epoch(5) == stamp
+    assert await again.markers_since(5, 0) == [(1, stamp[1])]
+    await again.aclose()
+
+
+async def test_the_clock_never_goes_back(authority: Authority, clock: ManualClock) -> None:
+    epoch, start = await authority.epoch(7)
+    assert await authority.epoch(7) == (epoch, start)
+    clock.advance(1)
+    assert await authority.raise_markers(7, [1, 2**64 - 1]) == (epoch, clock())
+    assert await authority.raise_markers(7, [2]) == (epoch, clock() + 1)
+    clock.advance(-1000)
+    last = (await authority.raise_markers(7, [1]))[1]
+    clock.advance(1000)
+    assert last == clock() + 2
+    assert await authority.epoch(7) == (epoch, last)
+    assert await authority.markers_since(7, 0) == [(2**64 - 1, last - 2), (2, last - 1), (1, last)]
+    assert await authority.markers_since(7, last - 1) == [(1, last)]
+    assert await authority.markers_since(7, last) == []
+
+
+async def test_namespaces_have_clocks_of_their_own(authority: Authority) -> None:
+    await authority.raise_markers(2**64 - 1, [1])
+    assert await authority.markers_since(8, 0) == []
+    assert (await authority.epoch(8))[0] != (await authority.epoch(2**64 - 1))[0]
+
+
+async def test_raised_at_once_markers_get_seqs_of_their_own(authority: Authority) -> None:
+    seqs: list[int] = []
+
+    async def work(target: int) -> None:
+        seqs.append((await authority.raise_markers(1, [target]))[1])
+
+    async with anyio.create_task_group() as group:
+        for target in range(20):
+            group.start_soon(work, target)
+    assert len(set(seqs)) == 20
+    markers = await authority.markers_since(1, 0)
+    assert sorted(target for target, _ in markers) == list(range(20))
+    assert [seq for _, seq in markers] == sorted(seqs)
+
+
+async def test_clearing_leaves_the_clock_and_the_markers(authority: Any) -> None:
+    stamp = await authority.raise_markers(1, [4])
+    await authority.clear()
+    assert await authority.epoch(1) == stamp
+    assert await authority.markers_since(1, 0) == [(4, stamp[1])]

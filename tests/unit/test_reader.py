@@ -1,0 +1,173 @@
+"""The read actor: batches what has arrived, loses no waiter."""
+
+from __future__ import annotations
+
+import hashlib
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from llmcache_fast._errors import TierError, TierUnavailableError
+from llmcache_fast.actors.reader import ReadActor
+from llmcache_fast.testing import Fault, FaultyTier, MemoryTier
+from llmcache_fast.tiers.base import NEVER, StoredRecord
+
+
+def key(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+async def filled(count: int) -> FaultyTier:
+    inner = MemoryTier()
+    await inner.open()
+    await inner.put_many([StoredRecord(key(n), b"%d" % n, 1, 1, NEVER, 0) for n in range(count)])
+    return FaultyTier(inner)
+
+
+async def test_concurrent_reads_share_round_trips() -> None:
+    tier = await filled(100)
+    actor = ReadActor(tier)
+    got: dict[int, bytes | None] = {}
+
+    async def read(number: int) -> None:
+        got[number] = await actor.get(key(number))
+
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        async with anyio.create_task_group() as readers:
+            for number in range(120):
+                readers.start_soon(read, number)
+        group.cancel_scope.cancel()
+    assert got == {n: b"%d" % n if n < 100 else None for n in range(120)}
+    statistics = actor.statistics()
+    assert (statistics.reads, statistics.keys, statistics.waiting) == (120, 120, 0)
+    assert tier.calls["get_many"] == statistics.batches <= 3
+
+
+async def test_batches_are_bounded_and_so_are_round_trips_under_way() -> None:
+    tier = await filled(0)
+    gate = anyio.Event()
+    tier.plan = lambda operation, number: Fault(hold=gate)
+    actor = ReadActor(tier, max_batch=10, concurrency=2)
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        async with anyio.create_task_group() as readers:
+            for number in range(55):
+                readers.start_soon(actor.get, key(number))
+            while tier.calls["get_many"] < 2:
+                await checkpoint()
+            for _ in range(20):
+                await checkpoint()
+            assert tier.calls["get_many"] == 2
+            assert actor.statistics().waiting == 35
+            gate.set()
+        group.cancel_scope.cancel()
+    assert tier.calls["get_many"] == 6
+
+
+async def test_reads_of_one_key_that_wait_together_are_one_but_never_join_one_under_way() -> None:
+    tier = await filled(1)
+    gate = anyio.Event()
+    tier.plan = lambda operation, number: Fault(hold=gate) if number == 0 else None
+    actor = ReadActor(tier)
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        async with anyio.create_task_group() as readers:
+            readers.start_soon(actor.get, key(0))
+            readers.start_soon(actor.get, key(0))
+            while not tier.calls["get_many"]:
+                await checkpoint()
+            assert await actor.get(key(0)) == b"0"  # does not wait for the first round trip
+            gate.set()
+        group.cancel_scope.cancel()
+    statistics = actor.statistics()
+    assert (statistics.reads, statistics.keys, statistics.batches) == (3, 2, 2)
+
+
+async def test_a_failure_reaches_each_waiter_as_its_own_and_the_actor_goes_on() -> None:
+    tier = await filled(1)
+    original = TierUnavailableError("no", tier="faulty", operation="get_many", reason="io")
+    tier.plan = lambda operation, number: Fault(original) if number == 0 else None
+    actor = ReadActor(tier)
+    caught: list[TierError] = []
+
+    async def read() -> None:
+        with pytest.raises(TierUnavailableError) as info:
+            await actor.get(key(0))
+        caught.append(info.value)
+
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        async with anyio.create_task_group() as readers:
+            readers.start_soon(read)
+            readers.start_soon(read)
+        assert await actor.get(key(0)) == b"0"
+        group.cancel_scope.cancel()
+    assert len({id(error) for error in caught}) == 2
+    assert all(error.__cause__ is original and error.reason == "io" for error in caught)
+    assert str(caught[0]) == str(original)
+
+
+async def test_a_defect_of_a_tier_is_a_tier_error_to_callers() -> None:
+    tier = await filled(1)
+    tier.plan = lambda operation, number: Fault(ZeroDivisionError()) if number == 0 else None
+    actor = ReadActor(tier)
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        with pytest.raises(TierError, match="ZeroDivisionError"):
+            await actor.get(key(0))
+        assert await actor.get(key(0)) == b"0"
+        group.cancel_scope.cancel()
+
+
+async def test_a_cancelled_waiter_disturbs_nobody() -> None:
+    tier = await filled(1)
+    gate = anyio.Event()
+    tier.plan = lambda operation, number: Fault(hold=gate)
+    actor = ReadActor(tier, concurrency=1)
+    got: list[bytes | None] = []
+
+    async def read() -> None:
+        got.append(await actor.get(key(0)))
+
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        async with anyio.create_task_group() as readers:
+            readers.start_soon(read)
+            while not tier.calls["get_many"]:
+                await checkpoint()
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as cancelled:
+                    cancelled.start_soon(actor.get, key(1))
+                    cancelled.start_soon(actor.get, key(0))
+                    while actor.statistics().waiting < 2:
+                        await checkpoint()
+                    scope.cancel()
+            assert actor.statistics().waiting == 0  # nobody waits, so nothing is read
+            gate.set()
+        group.cancel_scope.cancel()
+    assert got == [b"0"]
+    assert actor.statistics().keys == 1
+
+
+async def test_no_waiter_is_left_behind_when_the_actor_ends() -> None:
+    tier = await filled(1)
+    tier.plan = lambda operation, number: Fault(hold=anyio.Event())
+    actor = ReadActor(tier, max_batch=1, concurrency=1)
+    ended: list[str] = []
+
+    async def read(number: int) -> None:
+        with pytest.raises(TierError) as info:
+            await actor.get(key(number))
+        ended.append(info.value.reason)
+
+    async with anyio.create_task_group() as readers, anyio.create_task_group() as group:
+        await group.start(actor.run)
+        readers.start_soon(read, 0)
+        readers.start_soon(read, 1)
+        while actor.statistics().reads < 2 or not tier.calls["get_many"]:
+            await checkpoint()
+        group.cancel_scope.cancel()
+    assert ended == ["closed", "closed"]
+    await read(2)
