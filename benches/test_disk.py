@@ -1,7 +1,7 @@
 """The disk store, beside diskcache and beside the plainest use of Python's own sqlite3.
 
-Processor time, as everywhere here: what a disk adds depends on the disk, and with `synchronous=NORMAL` none of
-the contenders waits for it except at checkpoints.
+Processor time, as everywhere here: what a disk adds depends on the disk, and with `synchronous=NORMAL`
+none of the contenders waits for it except at checkpoints.
 """
 
 from __future__ import annotations
