@@ -6,6 +6,7 @@
 //! free-threaded interpreter everything is held, and containers are read inside their critical section.
 
 use std::cmp::Ordering;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use llmcache_core::canonical::{MAX_DEPTH, MAX_VALUES, Writer};
@@ -408,8 +409,8 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         object: *mut ffi::PyObject,
         depth: u32,
     ) -> Walked<()> {
-        let mut keys = [ptr::null_mut(); MAX_KEYS];
-        let mut values = [ptr::null_mut(); MAX_KEYS];
+        let mut keys = [const { MaybeUninit::uninit() }; MAX_KEYS];
+        let mut values = [const { MaybeUninit::uninit() }; MAX_KEYS];
         let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
         let mut position: isize = 0;
         let mut count = 0;
@@ -419,12 +420,13 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
                 if count == MAX_KEYS {
                     return self.any_mapping(object, None, depth);
                 }
-                keys[count] = key;
-                values[count] = value;
+                keys[count] = MaybeUninit::new(key);
+                values[count] = MaybeUninit::new(value);
                 count += 1;
             }
         }
-        let keys = &keys[..count];
+        // SAFETY: the first `count` were written.
+        let (keys, values) = unsafe { (keys[..count].assume_init_ref(), values[..count].assume_init_ref()) };
         let hash = shape::hash(keys);
         let Some(shape) = memo.shapes.get(hash, keys) else {
             self.scratch.unknown.push((hash, object));
@@ -432,15 +434,20 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             return unsafe { self.any_mapping(object, None, depth) };
         };
         self.enter(depth)?;
-        self.scratch.writer.mapping(count, false);
-        for (index, key) in shape.places() {
-            self.scratch.writer.raw(key);
+        if count == 0 {
+            self.scratch.writer.mapping(0, false);
+        }
+        let mut place = 0;
+        for (index, before) in shape.places() {
+            self.scratch.writer.raw(before);
             // SAFETY: the value is borrowed from the dict.
             if let Err(fail) = unsafe { self.value(values[index], None, depth + 1) } {
-                return Err(fail.under(segment(&key[1..])));
+                // The head of the mapping and of the key are before its text.
+                return Err(fail.under(segment(&before[if place == 0 { 3 } else { 1 }..])));
             }
+            place += 1;
         }
-        self.enter(depth)
+        Ok(())
     }
 
     /// # Safety
