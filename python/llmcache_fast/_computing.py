@@ -12,7 +12,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import anyio
 import msgspec
@@ -68,6 +68,9 @@ class Recorder(Protocol):
     def end(self) -> None: ...
 
 
+R = TypeVar("R", bound=Recorder)
+
+
 class Answer(NamedTuple):
     """What one caller gets."""
 
@@ -115,7 +118,12 @@ class Computing:
         self.saved = 0
 
     async def answer(
-        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+        self,
+        key: bytes,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
     ) -> Answer:
         """The answer to one call that found nothing fresh in memory."""
         if not options.refresh:
@@ -154,6 +162,8 @@ class Computing:
         if now not in ("fresh", "stale"):
             return None
         status: Status = "hit" if now == "fresh" else "stale"
+        if view is not None and status == "hit":
+            self.counts["hit"] -= 1  # `_view` counted this hit in its shard
         return self._told(Landing(found[0], None, status, found[1]), status, False)
 
     def value(self, landing: Landing, kind: Any) -> Any:
@@ -171,7 +181,12 @@ class Computing:
     # -- what is there, but old -----------------------------------------------------------------------
 
     def _stale(
-        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+        self,
+        key: bytes,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
     ) -> Landing | None:
         view = self._engine._peek(key)
         if view is None:
@@ -193,7 +208,12 @@ class Computing:
     # -- flights --------------------------------------------------------------------------------------
 
     def _start(
-        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+        self,
+        key: bytes,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
     ) -> Flight:
         async def run(flight: Flight) -> Landing:
             return await self._run(flight, compute, kind, options)
@@ -257,8 +277,8 @@ class Computing:
     async def record(
         self,
         flight: Flight,
-        source: Callable[[Recorder], Awaitable[None]],
-        recorder: Recorder,
+        source: Callable[[R], Awaitable[None]],
+        recorder: R,
         options: CallOptions,
     ) -> Landing:
         """Run the source of a stream and keep what it commits."""
@@ -339,7 +359,9 @@ class Computing:
         self._store(flight, entry, computed, options, ttl, here)
         return Landing(entry, None, "miss", None)
 
-    def put(self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions) -> bool:
+    def put(
+        self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions
+    ) -> bool:
         """Store a value that the caller has; whether memory took it."""
         targets = self.targets(key, namespace, options)
         flight = Flight(key, namespace, 0, set(targets), options.tags)
@@ -349,7 +371,12 @@ class Computing:
         return self.counts["stored"] > before
 
     async def alone(
-        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+        self,
+        key: bytes,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
     ) -> Answer:
         """As `answer`, from an event loop the flights do not belong to: computed in the caller's own task,
         kept in memory only."""
@@ -363,7 +390,13 @@ class Computing:
         return self._told(landing, "miss", flight.superseded)
 
     def _store(
-        self, flight: Flight, entry: Entry, computed: Computed[Any], options: CallOptions, ttl: float | None, here: bool
+        self,
+        flight: Flight,
+        entry: Entry,
+        computed: Computed[Any],
+        options: CallOptions,
+        ttl: float | None,
+        here: bool,
     ) -> None:
         if not (options.store and computed.store) or ttl == 0:
             self.not_stored["option"] += 1
@@ -469,7 +502,7 @@ async def _call(compute: Callable[..., Awaitable[Any]], context: Context) -> Any
     awaitable = compute(context) if _takes_argument(compute) else compute()
     if not inspect.isawaitable(awaitable):
         raise TypeError(
-            f"compute must be an async callable; it returned a {type(awaitable).__name__} instead of an awaitable"
+            f"compute must be an async callable; it returned a {type(awaitable).__name__}, no awaitable"
         )
     return await awaitable
 

@@ -75,7 +75,7 @@ class Recorder:
         ttl: float | None = None,
         tags: tuple[str, ...] = (),
     ) -> None:
-        """Declare the recording complete: it is stored when the source returns, unless the call forbids it."""
+        """Declare the recording complete: stored when the source returns, unless the call forbids it."""
         options: dict[str, Any] = {} if ttl is None else {"ttl": ttl}
         self._committed = Computed(None, usage=usage, model=model, cost=cost, tags=tags, **options)
 

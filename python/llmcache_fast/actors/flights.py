@@ -38,6 +38,7 @@ class Flight:
     """One computation. Waiters read `value` or `error` once `landed`."""
 
     __slots__ = (
+        "_done",
         "attachment",
         "blocked_on",
         "depends_on",
@@ -54,10 +55,11 @@ class Flight:
         "targets",
         "value",
         "waiters",
-        "_done",
     )
 
-    def __init__(self, key: bytes, namespace: str, number: int, targets: set[int], tags: tuple[str, ...]) -> None:
+    def __init__(
+        self, key: bytes, namespace: str, number: int, targets: set[int], tags: tuple[str, ...]
+    ) -> None:
         self.key = key
         self.namespace = namespace
         self.number = number
@@ -150,7 +152,9 @@ class Flights:
         self._wake = anyio.Event()
         self._running: set[Flight] = set()
         self._orphans = 0
-        self._counts = dict.fromkeys(("started", "joined", "failed", "cancelled", "deadlines", "superseded"), 0)
+        self._counts = dict.fromkeys(
+            ("started", "joined", "failed", "cancelled", "deadlines", "superseded"), 0
+        )
         self._closed = False
 
     def get(self, key: bytes) -> Flight | None:
@@ -189,7 +193,8 @@ class Flights:
             ReentrancyError: the flight waits for the caller's own computation.
             Exception: what the computation raised, an instance of this waiter's own.
         """
-        if flight.landed:
+        already = flight.landed
+        if already:
             return self._outcome(flight)
         own = _current.get()
         if own is not None:
@@ -206,7 +211,9 @@ class Flights:
                 _unblock(own, flight)
             self.leave(flight)
         if not flight.landed:
-            raise WaitTimeoutError(f"no answer within the caller's timeout of {timeout} s; the computation goes on")
+            raise WaitTimeoutError(
+                f"no answer within the caller's timeout of {timeout} s; the computation goes on"
+            )
         return self._outcome(flight)
 
     @contextmanager

@@ -18,6 +18,7 @@ mod entries;
 mod envelope;
 mod error;
 mod fail;
+mod hot;
 mod keyer;
 mod keys;
 mod leaf;
@@ -61,6 +62,7 @@ fn fingerprint<'py>(
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(fingerprint, module)?)?;
     module.add_class::<engine::Engine>()?;
+    hot::init(&module.py().get_type::<engine::Engine>())?;
     module.add_class::<clock::Clock>()?;
     module.add_class::<stored::Encoded>()?;
     module.add_class::<stored::View>()?;
