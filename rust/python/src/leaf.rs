@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::builtins;
+use crate::fail::{Fail, Walked};
 use crate::memo::Known;
-use crate::walk::{Fail, Pending, Walk, Walked};
+use crate::walk::{Pending, Walk};
 
 /// Strings of more characters than this are not given a UTF-8 copy of their own to keep.
 const KEEP_UTF8: usize = 4096;
