@@ -192,7 +192,15 @@ class LLMCache(Engine):
     ) -> bool | None:
         exits, self._exits = self._exits, None
         _open_caches.discard(self)
-        return None if exits is None else await exits.__aexit__(kind, error, trace)
+        if exits is None:
+            return None
+        try:
+            return await exits.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            # The task group wraps even what the body alone raised; callers expect that as it was.
+            if error is None or group.exceptions != (error,):
+                raise
+            return None
 
     async def _close_tiers(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -263,7 +271,10 @@ class LLMCache(Engine):
         variant: str | int | None = None,
         **options: Any,
     ) -> CacheResult[Any]:
-        """As `get_or_compute`, with where the value came from."""
+        """As `get_or_compute`, with where the value came from.
+
+        It runs in Python also for a hit, which costs a few microseconds more than with `get_or_compute`.
+        """
         self._check_open()
         key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
         namespace = namespace or self.options.namespace

@@ -162,6 +162,8 @@ class Computing:
         if now not in ("fresh", "stale"):
             return None
         status: Status = "hit" if now == "fresh" else "stale"
+        if view is not None and status == "hit":
+            self.counts["hit"] -= 1  # `_view` counted this hit in its shard
         return self._told(Landing(found[0], None, status, found[1]), status, False)
 
     def value(self, landing: Landing, kind: Any) -> Any:

@@ -227,6 +227,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
         for name, text in (os.environ if environment is None else environment).items()
         if name.startswith("LLMCACHE_")
     }
+    variables.pop("LLMCACHE_PRICES", None)  # read by `PriceTable.shipped`
     unknown = sorted(variables.keys() - _ENVIRONMENT.keys())
     if unknown:
         raise ConfigurationError(
