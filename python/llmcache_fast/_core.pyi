@@ -1,17 +1,9 @@
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, final, overload
+from typing import Any, Literal, Self, TypeVar, final, overload
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
-
-def fingerprint(
-    request: object,
-    namespace: str = "default",
-    profile: str = "generic",
-    variant: object = None,
-    normalize: str | None = None,
-) -> bytes: ...
 
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
@@ -88,7 +80,6 @@ def encode_envelope(
     payload: bytes,
 ) -> bytes: ...
 def decode_envelope(data: bytes, namespace: str, fingerprint: bytes) -> tuple[Envelope | None, str]: ...
-
 def fingerprint(
     request: Any,
     namespace: str = "default",
@@ -98,7 +89,7 @@ def fingerprint(
 ) -> bytes: ...
 
 class Clock:
-    def __new__(cls, *_arguments: Any) -> Clock: ...
+    def __new__(cls, *_arguments: Any) -> Self: ...
     def __call__(self) -> int: ...
     def set(self, time: int) -> None: ...
 
@@ -135,7 +126,7 @@ class View:
     def facts(self) -> bytes: ...
 
 class Engine:
-    def __new__(cls, *_arguments: Any, **_options: Any) -> Engine: ...
+    def __new__(cls, *_arguments: Any, **_options: Any) -> Self: ...
     def fingerprint(
         self,
         request: Any,
@@ -199,7 +190,7 @@ class Engine:
         options: frozenset[str],
         alone: bool,
     ) -> None: ...
-    def _set_open(self, open: bool) -> None: ...
+    def _set_open(self, open: bool) -> None: ...  # noqa: A002 - the built module's name
     def _explain(self, request: Any, profile: str | None = None) -> list[tuple[str, str, str]]: ...
     def _memo(self) -> tuple[int, int]: ...
     def _clear_memo(self) -> None: ...

@@ -5,7 +5,7 @@ What belongs here: the values themselves and their wire form. What does not: dec
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -76,7 +76,7 @@ class CacheResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     value: T
     status: Status
-    """`hit`, `stale`, `miss` (computed for this call), `joined` (waited for another's computation), `bypass`."""
+    """`hit`, `stale`, `miss` (computed for this call), `joined` (waited for another's), `bypass`."""
     tier: str | None = None
     """`memory`, `disk`, ... for what was found; None for what was computed."""
     fingerprint: bytes
@@ -175,8 +175,7 @@ def stored_form(entry: Entry) -> Any:
     """What L1 holds for the entry: the payload itself where a caller gets it as it is."""
     if entry.content in ("bytes", "text"):
         return entry.payload
-    assert isinstance(entry.payload, bytes)
-    return _core.Encoded(entry.payload, entry.content, "value")
+    return _core.Encoded(cast("bytes", entry.payload), entry.content, "value")
 
 
 def of_stored_form(value: Any) -> tuple[Content, bytes | str]:

@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self
 import anyio
 import msgspec
 
-from llmcache_fast._computing import Computing, Landing
+from llmcache_fast._answer import Landing
+from llmcache_fast._computing import Computing
 from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import FlightCancelled, NotCachedError, WaitTimeoutError
 from llmcache_fast._options import CallOptions
@@ -74,7 +75,7 @@ class Recorder:
         ttl: float | None = None,
         tags: tuple[str, ...] = (),
     ) -> None:
-        """Declare the recording complete: it is stored when the source returns, unless the call forbids it."""
+        """Declare the recording complete: it is stored when the source returns, unless forbidden."""
         options: dict[str, Any] = {} if ttl is None else {"ttl": ttl}
         self._committed = Computed(None, usage=usage, model=model, cost=cost, tags=tags, **options)
 

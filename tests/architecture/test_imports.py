@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -54,3 +55,18 @@ def test_a_breach_is_noticed(tmp_path: Path, module: str, line: str, contract: s
     assert result.returncode != 0
     broken = [row for row in result.stdout.splitlines() if row.endswith("BROKEN")]
     assert any(row.startswith(contract) for row in broken), result.stdout
+
+
+def test_nothing_inside_asks_the_package_for_its_public_names() -> None:
+    """It would import all of the package; the layers do not see it (`ignore_imports`)."""
+    package = ROOT / "python" / "llmcache_fast"
+    inside = [path for path in package.rglob("*.py") if path != package / "__init__.py"]
+    inside = [path for path in inside if path.relative_to(package).parts[0] not in {"cli", "integrations"}]
+    found = []
+    for path in inside:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "llmcache_fast":
+                found += [f"{path.name}: {name.name}" for name in node.names if not name.name.startswith("_")]
+            elif isinstance(node, ast.Import):
+                found += [f"{path.name}: {name.name}" for name in node.names if name.name == "llmcache_fast"]
+    assert found == []

@@ -37,6 +37,7 @@ class Flight:
     """One computation. Waiters read `value` or `error` once `landed`."""
 
     __slots__ = (
+        "_done",
         "attachment",
         "blocked_on",
         "error",
@@ -52,10 +53,11 @@ class Flight:
         "targets",
         "value",
         "waiters",
-        "_done",
     )
 
-    def __init__(self, key: bytes, namespace: str, number: int, targets: set[int], tags: tuple[str, ...]) -> None:
+    def __init__(
+        self, key: bytes, namespace: str, number: int, targets: set[int], tags: tuple[str, ...]
+    ) -> None:
         self.key = key
         self.namespace = namespace
         self.number = number
@@ -79,6 +81,10 @@ class Flight:
             if self._done is None:
                 self._done = anyio.Event()
             await self._done.wait()
+
+    def has_landed(self) -> bool:
+        """`landed`, read anew after an await."""
+        return self.landed
 
     def land(self, value: Any = None, error: BaseException | None = None) -> bool:
         """Give the waiters their answer; whether this was the first."""
@@ -144,7 +150,9 @@ class Flights:
         self._wake = anyio.Event()
         self._running: set[Flight] = set()
         self._orphans = 0
-        self._counts = dict.fromkeys(("started", "joined", "failed", "cancelled", "deadlines", "superseded"), 0)
+        self._counts = dict.fromkeys(
+            ("started", "joined", "failed", "cancelled", "deadlines", "superseded"), 0
+        )
         self._closed = False
 
     def get(self, key: bytes) -> Flight | None:
@@ -204,8 +212,10 @@ class Flights:
             if own is not None:
                 own.blocked_on.discard(flight)
             self.leave(flight)
-        if not flight.landed:
-            raise WaitTimeoutError(f"no answer within the caller's timeout of {timeout} s; the computation goes on")
+        if not flight.has_landed():
+            raise WaitTimeoutError(
+                f"no answer within the caller's timeout of {timeout} s; the computation goes on"
+            )
         return self._outcome(flight)
 
     def adopt(self, flight: Flight) -> None:
@@ -270,13 +280,17 @@ class Flights:
         while True:
             self._wake = anyio.Event()
             now = anyio.current_time()
-            while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2] not in self._running):
+            while self._deadlines and (
+                self._deadlines[0][0] <= now or self._deadlines[0][2] not in self._running
+            ):
                 flight = heapq.heappop(self._deadlines)[2]
                 if flight in self._running and not flight.landed:
                     self._counts["deadlines"] += 1
                     self.cancel(
                         flight,
-                        FlightDeadlineExceeded(f"the computation did not end within its deadline of {self._deadline} s"),
+                        FlightDeadlineExceeded(
+                            f"the computation did not end within its deadline of {self._deadline} s"
+                        ),
                     )
                 elif flight in self._running:
                     flight.scope.cancel()

@@ -197,7 +197,7 @@ class WriteBehind:
         while any(self._writing.get(key) is item for key, item in pending):
             await self._progress.wait()
 
-    async def flush(self, timeout: float | None = None) -> WriteReport:  # noqa: ASYNC109 - reports, not raises
+    async def flush(self, timeout: float | None = None) -> WriteReport:
         """Wait until all that is buffered now is written or given up, `timeout` seconds at most."""
         before, last = self._counts.copy(), self._number
         with anyio.move_on_after(timeout):
@@ -205,7 +205,7 @@ class WriteBehind:
                 await self._progress.wait()
         return self._report(before)
 
-    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:  # noqa: ASYNC109 - reports, not raises
+    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:
         """Take no more, drain under a shielded deadline of `timeout` seconds, and report."""
         before = self._counts.copy()
         self._closed = True

@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from llmcache_fast._entry import NEVER as NEVER
+from llmcache_fast import _entry
+
+NEVER = _entry.NEVER
 
 
 class StoredRecord(NamedTuple):
