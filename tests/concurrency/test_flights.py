@@ -25,6 +25,7 @@ from llmcache_fast import (
     ReentrancyError,
     WaitTimeoutError,
 )
+from llmcache_fast._failures import RETRY_AFTER
 from llmcache_fast.actors.flights import Flight
 from llmcache_fast.testing import ManualClock
 from tests.concurrency.injection import stray_cancellation
@@ -795,9 +796,7 @@ async def test_stale_and_invalidated_while_it_is_computed_anew() -> None:
 # --- stale when the computation fails -----------------------------------------------------------------------
 
 
-async def test_stale_stands_in_for_a_failure_and_is_not_retried_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_stale_stands_in_for_a_failure_and_is_not_retried_at_once() -> None:
     clock = ManualClock()
     provider = Provider("old", ValueError("down"), ValueError("down"), "new").done()
     async with LLMCache(clock=clock, ttl=10, stale_if_error=100, **options()) as cache:
@@ -810,10 +809,10 @@ async def test_stale_stands_in_for_a_failure_and_is_not_retried_at_once(
             result = await cache.resolve(A, provider)
             assert (result.value, result.status, provider.calls) == ("old", "stale", 2)
         assert await cache.get_or_compute(B, Provider("b").done()) == "b", "another request is not held back"
-        monkeypatch.setattr("llmcache_fast._computing.RETRY_AFTER", -1.0)
-        cache._computing._retry_after.clear()
+        clock.advance(RETRY_AFTER)
         assert (await cache.resolve(A, provider)).status == "stale"
         assert provider.calls == 3
+        clock.advance(RETRY_AFTER)
         assert (await cache.resolve(A, provider)).value == "new"
         assert provider.calls == 4
 
