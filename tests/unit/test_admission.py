@@ -20,7 +20,9 @@ def test_finished_responses_are_stored(reason: str) -> None:
     assert admit({"object": "response", "status": reason})
 
 
-@pytest.mark.parametrize("reason", ["length", "content_filter", "max_tokens", "refusal", "pause_turn", None, "new"])
+@pytest.mark.parametrize(
+    "reason", ["length", "content_filter", "max_tokens", "refusal", "pause_turn", None, "new"]
+)
 def test_responses_that_are_not_whole_are_not(reason: str | None) -> None:
     assert not admit(chat(reason))
     assert not admit(chat("stop", reason)), "one unfinished choice is enough"
@@ -28,13 +30,16 @@ def test_responses_that_are_not_whole_are_not(reason: str | None) -> None:
     assert not admit({"object": "response", "status": reason})
 
 
-@pytest.mark.parametrize("value", ["", b"", {"choices": []}, {"error": {"message": "m"}}, {"error": "e", "output": []}])
+@pytest.mark.parametrize(
+    "value", ["", b"", {"choices": []}, {"error": {"message": "m"}}, {"error": "e", "output": []}]
+)
 def test_nothing_and_errors_are_not(value: Any) -> None:
     assert not admit(value)
 
 
 @pytest.mark.parametrize(
-    "value", ["text", b"bytes", 0, None, [], {}, {"a": 1}, {"error": None, "answer": 5}, {"error": "field", "a": 1}]
+    "value",
+    ["text", b"bytes", 0, None, [], {}, {"a": 1}, {"error": None, "answer": 5}, {"error": "field", "a": 1}],
 )
 def test_a_programs_own_values_are(value: Any) -> None:
     assert admit(value)

@@ -37,7 +37,9 @@ def test_times_do_not_run_over(now: int, ttl: float, stale: float) -> None:
 
 
 @given(NOW, NOW, SECONDS, SECONDS, SECONDS)
-def test_an_entry_only_grows_older(one: int, other: int, ttl: float, stale: float, while_revalidate: float) -> None:
+def test_an_entry_only_grows_older(
+    one: int, other: int, ttl: float, stale: float, while_revalidate: float
+) -> None:
     life = lifetime(0, ttl, stale, 0, 0)
     earlier, later = sorted((one, other))
     states = [state(now, *life, while_revalidate) for now in (earlier, later)]

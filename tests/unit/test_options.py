@@ -44,7 +44,9 @@ def test_durations_are_numbers_from_zero(value: Any) -> None:
         seconds("ttl", value)
 
 
-@pytest.mark.parametrize("value", ["tag", 5, [""], ["x" * 257], [5], [None], ["\ud800"], [str(n) for n in range(257)]])
+@pytest.mark.parametrize(
+    "value", ["tag", 5, [""], ["x" * 257], [5], [None], ["\ud800"], [str(n) for n in range(257)]]
+)
 def test_names_are_a_list_of_short_strings(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="tags: "):
         names("tags", value)
@@ -65,7 +67,15 @@ def test_namespaces(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("10GiB", 10 << 30), ("512 MB", 512_000_000), ("1.5k", 1536), ("7", 7), (9, 9), (" 2TiB ", 2 << 40), ("3b", 3)],
+    [
+        ("10GiB", 10 << 30),
+        ("512 MB", 512_000_000),
+        ("1.5k", 1536),
+        ("7", 7),
+        (9, 9),
+        (" 2TiB ", 2 << 40),
+        ("3b", 3),
+    ],
 )
 def test_sizes(text: Any, value: int) -> None:
     assert size_in_bytes("memory", text) == value
@@ -73,7 +83,7 @@ def test_sizes(text: Any, value: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GiB", "-1", "1 EiB", 1.5, True, -1, None])
 def test_sizes_that_are_none(text: Any) -> None:
-    with pytest.raises(ConfigurationError, match="memory is .*: write a number and a unit"):
+    with pytest.raises(ConfigurationError, match=r"memory is .*: write a number and a unit"):
         size_in_bytes("memory", text)
 
 
@@ -108,7 +118,7 @@ def test_the_environment() -> None:
          "LLMCACHE_MEMORY": "1MiB", "HOME": "/"}
     )  # fmt: skip
     assert found == {"tiers": ["disk:///a", "disk:///b"], "ttl": None, "deadline": 2.5, "memory": "1MiB"}
-    with pytest.raises(ConfigurationError, match="LLMCACHE_TLL.*known are LLMCACHE_TIERS"):
+    with pytest.raises(ConfigurationError, match=r"LLMCACHE_TLL.*known are LLMCACHE_TIERS"):
         from_environment({"LLMCACHE_TLL": "5"})
     with pytest.raises(ConfigurationError, match="LLMCACHE_TTL is 'soon'"):
         from_environment({"LLMCACHE_TTL": "soon"})

@@ -9,7 +9,7 @@ from llmcache_fast._stats import MemoryStats, cache_stats, memory_stats
 
 
 def shard(value: int) -> dict[str, int]:
-    return {name: value for name in MemoryStats.__struct_fields__}
+    return dict.fromkeys(MemoryStats.__struct_fields__, value)
 
 
 def test_memory_is_the_sum_of_its_shards() -> None:

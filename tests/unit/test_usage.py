@@ -9,7 +9,9 @@ import pytest
 from llmcache_fast import ConfigurationError, PriceTable, Usage
 from llmcache_fast._usage import Price
 
-TABLE = PriceTable("2026-01-31", {"m": Price(2.0, 10.0, cached_input=0.5, cache_write=2.5), "bare": Price(3.0)})
+TABLE = PriceTable(
+    "2026-01-31", {"m": Price(2.0, 10.0, cached_input=0.5, cache_write=2.5), "bare": Price(3.0)}
+)
 
 
 def test_usages_add_up() -> None:
@@ -24,7 +26,9 @@ def test_cost_in_micro_usd() -> None:
     assert TABLE.cost("m", Usage(1000, 100, cached_input_tokens=400, cache_write_tokens=200)) == (
         400 * 2 + 400 * 0.5 + 200 * 2.5 + 100 * 10
     )
-    assert TABLE.cost("bare", Usage(1000, 100, cached_input_tokens=400)) == 3000, "as input without a price of its own"
+    assert TABLE.cost("bare", Usage(1000, 100, cached_input_tokens=400)) == 3000, (
+        "as input without a price of its own"
+    )
     assert TABLE.cost("m", Usage(10, 0, cached_input_tokens=50)) == 25, "never below nothing"
 
 
@@ -53,10 +57,12 @@ def test_the_shipped_table_is_overridden_by_a_file(tmp_path: Path, monkeypatch: 
     assert table.dated == "2030-01-01"
 
 
-@pytest.mark.parametrize("text", [None, "{", '{"dated": "x"}', '{"dated": "x", "models": {"a": {"inputs": 1}}}'])
+@pytest.mark.parametrize(
+    "text", [None, "{", '{"dated": "x"}', '{"dated": "x", "models": {"a": {"inputs": 1}}}']
+)
 def test_a_table_that_is_none_says_so(tmp_path: Path, text: str | None) -> None:
     file = tmp_path / "prices.json"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(ConfigurationError, match="prices.json: "):
+    with pytest.raises(ConfigurationError, match=r"prices\.json: "):
         PriceTable.load(file)
