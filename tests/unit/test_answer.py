@@ -55,7 +55,8 @@ def test_memory_gives_the_entry_back() -> None:
     engine._set_open(open=True)
     assert engine._insert(
         KEY, stored_form(ENTRY), namespace="default", tags=["t"], label=None, versions=[],
-        facts=pack_facts(FACTS), created=ENTRY.created, fresh_until=NEVER, stale_until=NEVER, cost=ENTRY.cost, epoch=1, snap=0,
+        facts=pack_facts(FACTS),
+        created=ENTRY.created, fresh_until=NEVER, stale_until=NEVER, cost=ENTRY.cost, epoch=1, snap=0,
     ) == "stored"  # fmt: skip
     view = engine._view(KEY)
     assert view is not None
