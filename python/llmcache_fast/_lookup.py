@@ -109,14 +109,14 @@ class Lookup:
 
     # -- clocks and markers ---------------------------------------------------------------------------
 
-    async def prepare(self, namespace: str, *, every: float = SYNC_EVERY) -> None:
-        """Know the namespace's clock and markers, as of `every` seconds ago or later."""
+    async def prepare(self, namespace: str) -> None:
+        """Know the namespace's clock and markers, as of `SYNC_EVERY` seconds ago or later."""
         floor = self._authority()
         if floor is None:
             return
         now = anyio.current_time()
         last = self._synced.get(namespace)
-        if last is not None and now - last < every:
+        if last is not None and now - last < SYNC_EVERY:
             return
         authority: Any = floor.tier
         space = self._engine._namespace_id(namespace)
