@@ -156,9 +156,13 @@ async def test_an_error_after_the_head_comes_while_reading(cache: LLMCache) -> N
     source = Source(error=ConnectionError("reset"), after=2)
     reader = await cache.stream(REQUEST, source)
     got: list[bytes] = []
-    with pytest.raises(ConnectionError, match="reset"):
+
+    async def read() -> None:
         async for chunk in reader:
             got.append(chunk)  # noqa: PERF401 - what came before the error is looked at
+
+    with pytest.raises(ConnectionError, match="reset"):
+        await read()
     assert got == CHUNKS[:2]
     with pytest.raises(NotCachedError):
         await cache.stream(REQUEST, source, only_if_cached=True)
