@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
-import anyio.lowlevel
 
 from llmcache_fast import _admission
+from llmcache_fast._answer import Answer, Landing, entry_of
 from llmcache_fast._codec import decode, encode
-from llmcache_fast._computing import Answer, Computing, entry_of
-from llmcache_fast._core import Clock, Engine
+from llmcache_fast._computing import Computing
+from llmcache_fast._core import Clock
 from llmcache_fast._decorator import Cached, cached
-from llmcache_fast._entry import CacheResult, Computed, Entry, Invalidation, of_stored_form
-from llmcache_fast._errors import CacheClosedError, ConfigurationError, UnstorableValueError
+from llmcache_fast._entry import CacheResult, Computed, Invalidation, of_stored_form
+from llmcache_fast._errors import ConfigurationError, UnstorableValueError
 from llmcache_fast._explain import Explanation, Recent
-from llmcache_fast._freshness import MICROS
-from llmcache_fast._lookup import Lookup
+from llmcache_fast._invalidation import Invalidations
+from llmcache_fast._lifecycle import Lifecycle
+from llmcache_fast._lookup import Lookup, tiers_of
 from llmcache_fast._options import (
     DEFAULT_DEADLINE,
     DEFAULT_MEMORY,
@@ -31,28 +29,24 @@ from llmcache_fast._options import (
     Unset,
     call_options,
     from_environment,
-    label_of,
     names,
     namespace_of,
     options_of,
 )
-from llmcache_fast._stats import CacheStats, memory_stats
+from llmcache_fast._stats import CacheStats, cache_stats
 from llmcache_fast._streams import Source, StreamReader, Streams
 from llmcache_fast._usage import PriceTable, Usage
 from llmcache_fast.actors.flights import Flights
 from llmcache_fast.actors.write_behind import WriteReport
 from llmcache_fast.tiers.base import Tier
-from llmcache_fast.tiers.disk import DiskTier
 
 T = TypeVar("T")
 
 CLOSE_TIMEOUT = 10.0
 """Seconds that `aclose` may take to write what is buffered."""
 
-_open_caches: weakref.WeakSet[LLMCache] = weakref.WeakSet()
 
-
-class LLMCache(Engine):
+class LLMCache(Lifecycle):
     """A cache of LLM responses. Open it with `async with`; every method but the constructor needs it open.
 
     >>> async with LLMCache() as cache:                                   # doctest: +SKIP
@@ -121,7 +115,7 @@ class LLMCache(Engine):
             strict=strict,
         )
         self._clock = clock or Clock()
-        self._tiers = [_tier_of(tier, self._clock) for tier in _as_list(tiers)]
+        self._tiers = tiers_of(tiers, self._clock)
         self._admit = admit or _admission.admit
         self._prices = prices
         try:
@@ -137,7 +131,6 @@ class LLMCache(Engine):
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         self._recent = Recent(self)
-        self._exits: AsyncExitStack | None = None
         self._reports: dict[str, WriteReport] = {}
 
     @classmethod
@@ -153,54 +146,31 @@ class LLMCache(Engine):
 
     # -- life cycle -----------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        if self._exits is not None:
-            raise CacheClosedError("the cache is open already; open each object once")
-        async with AsyncExitStack() as exits:
-            tasks = await exits.enter_async_context(anyio.create_task_group())
-            exits.callback(tasks.cancel_scope.cancel)
-            self._flights = Flights(
-                tasks,
-                deadline=self.options.deadline,
-                on_abandon=self.options.on_abandon,
-                max_orphans=self.options.max_orphans,
-            )
-            await tasks.start(self._flights.run)
-            self._lookup = Lookup(self, self._tiers, self._clock)
-            exits.push_async_callback(self._close_tiers)
-            await self._lookup.open(tasks, self.options.namespace)
-            self._computing = Computing(
-                self,
-                self._lookup,
-                self._flights,
-                self.options,
-                clock=self._clock,
-                admit=self._admit,
-                prices=self._prices or PriceTable.shipped(),
-            )
-            self._streams = Streams(self._computing, self._flights)
-            self._loop = anyio.lowlevel.current_token()
-            exits.callback(self._flights.close)
-            exits.callback(self._set_open, False)
-            self._exits = exits.pop_all()
-        _open_caches.add(self)
-        self._set_open(True)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        exits, self._exits = self._exits, None
-        _open_caches.discard(self)
-        if exits is None:
-            return None
-        try:
-            return await exits.__aexit__(kind, error, trace)
-        except BaseExceptionGroup as group:
-            # The task group wraps even what the body alone raised; callers expect that as it was.
-            if error is None or group.exceptions != (error,):
-                raise
-            return None
+    async def _assemble(self, exits: AsyncExitStack) -> None:
+        tasks = await exits.enter_async_context(anyio.create_task_group())
+        exits.callback(tasks.cancel_scope.cancel)
+        self._flights = Flights(
+            tasks,
+            deadline=self.options.deadline,
+            on_abandon=self.options.on_abandon,
+            max_orphans=self.options.max_orphans,
+        )
+        await tasks.start(self._flights.run)
+        self._lookup = Lookup(self, self._tiers, self._clock)
+        exits.push_async_callback(self._close_tiers)
+        await self._lookup.open(tasks, self.options.namespace)
+        self._computing = Computing(
+            self,
+            self._lookup,
+            self._flights,
+            self.options,
+            clock=self._clock,
+            admit=self._admit,
+            prices=self._prices or PriceTable.shipped(),
+        )
+        self._invalidations = Invalidations(self, self._lookup, self._flights, strict=self.options.strict)
+        self._streams = Streams(self._computing, self._flights)
+        exits.callback(self._flights.close)
 
     async def _close_tiers(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -233,7 +203,7 @@ class LLMCache(Engine):
         options: Mapping[str, Any] | None,
     ) -> Any:
         answer = await self._answer(key, request, compute, kind, namespace, options)
-        return self._computing.value(answer.landing, kind)
+        return answer.landing.copy(kind)
 
     async def _answer(
         self,
@@ -245,13 +215,19 @@ class LLMCache(Engine):
         options: Mapping[str, Any] | None,
     ) -> Answer:
         checked = call_options(self.options, options)
-        # Flights belong to one event loop; others share the entries.
-        here = anyio.lowlevel.current_token() == self._loop
-        answering = self._computing.answer if here else self._computing.alone
+        answering = self._computing.answer if self._in_own_loop() else self._computing.alone
         answer = await answering(key, compute, kind, namespace_of(namespace), checked)
         if answer.status == "miss":
             self._recent.add(key, request)
         return answer
+
+    def _locate(
+        self, request: Any, namespace: str | None, profile: str | None, variant: str | int | None
+    ) -> tuple[bytes, str]:
+        """Fingerprint and namespace of a call to an open cache."""
+        self._check_open()
+        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        return key, namespace_of(namespace or self.options.namespace)
 
     def _decoded(self, value: Any, kind: Any) -> tuple[Any] | None:
         """For `Engine`: what a caller gets of a stored value, or None if it is no hit for this caller."""
@@ -275,43 +251,17 @@ class LLMCache(Engine):
 
         It runs in Python also for a hit, which costs a few microseconds more than with `get_or_compute`.
         """
-        self._check_open()
-        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
-        namespace = namespace or self.options.namespace
+        key, name = self._locate(request, namespace, profile, variant)
         if "refresh" not in options:
             view = self._view(key)
             if view is not None and self._clock() < view.fresh_until:
-                entry = entry_of(view, key, namespace)
+                found = Answer(Landing(entry_of(view, key, name), None, "hit", "memory"), "hit")
                 try:
-                    return self._result(
-                        decode(entry.content, entry.payload, type), entry, "hit", "memory", False
-                    )
+                    return found.result(key, type, self._clock())
                 except UnstorableValueError:
                     pass
-        answer = await self._answer(key, request, compute, type, namespace, options)
-        landing = answer.landing
-        value = self._computing.value(landing, type)
-        if landing.entry is None:
-            return CacheResult(
-                value=value, status=answer.status, fingerprint=key, superseded=answer.superseded
-            )
-        return self._result(value, landing.entry, answer.status, landing.tier, answer.superseded)
-
-    def _result(
-        self, value: Any, entry: Entry, status: Any, tier: str | None, superseded: bool
-    ) -> CacheResult[Any]:
-        return CacheResult(
-            value=value,
-            status=status,
-            tier=tier,
-            fingerprint=entry.key,
-            age=max(0, self._clock() - entry.created) / MICROS,
-            saved=0.0 if status == "miss" else entry.cost / MICROS,
-            superseded=superseded,
-            model=entry.facts.model,
-            usage=entry.facts.usage,
-            tags=entry.facts.tags,
-        )
+        answer = await self._answer(key, request, compute, type, name, options)
+        return answer.result(key, type, self._clock())
 
     async def stream(
         self,
@@ -332,13 +282,10 @@ class LLMCache(Engine):
             NotCachedError: `only_if_cached`, and nothing is.
             Exception: what `source` raised before `begin`; later failures are raised while reading.
         """
-        self._check_open()
-        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        key, name = self._locate(request, namespace, profile, variant)
         checked = call_options(self.options, options)
         self._check_loop()
-        return await self._streams.open(
-            key, source, namespace_of(namespace or self.options.namespace), checked
-        )
+        return await self._streams.open(key, source, name, checked)
 
     async def get_many(
         self,
@@ -388,9 +335,7 @@ class LLMCache(Engine):
         Raises:
             UnstorableValueError: the value cannot be stored so that a hit returns the same.
         """
-        self._check_open()
-        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
-        name = namespace_of(namespace or self.options.namespace)
+        key, name = self._locate(request, namespace, profile, variant)
         checked = call_options(self.options, options)
         computed: Computed[Any] = (
             value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
@@ -412,10 +357,8 @@ class LLMCache(Engine):
         variant: str | int | None = None,
     ) -> bool:
         """Remove an entry from every tier; whether there was one. What is being computed is not stored."""
-        self._check_open()
-        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
-        name = namespace_of(namespace or self.options.namespace)
-        await self._invalidate(name, self._named_targets(name, keys=[key]))
+        key, name = self._locate(request, namespace, profile, variant)
+        await self._invalidations.apply(name, self._named_targets(name, keys=[key]))
         self._computing.forget_failure(key)
         return await self._lookup.remove(key)
 
@@ -428,9 +371,8 @@ class LLMCache(Engine):
         variant: str | int | None = None,
     ) -> bool:
         """End an entry's freshness in every tier, keeping it as a stale fallback; whether there was one."""
-        self._check_open()
-        key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
-        return await self._lookup.expire(key, namespace_of(namespace or self.options.namespace))
+        key, name = self._locate(request, namespace, profile, variant)
+        return await self._lookup.expire(key, name)
 
     # -- invalidation ---------------------------------------------------------------------------------
 
@@ -457,35 +399,20 @@ class LLMCache(Engine):
         name = namespace_of(namespace if namespace is not None else self.options.namespace)
         if request is not UNSET:
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
-        tag_list = [] if isinstance(tags, Unset) else list(names("tags", tags))
-        if not isinstance(tags, Unset) and not tag_list:
-            raise ConfigurationError("tags: the list is empty; nothing was invalidated")
-        labels = []
-        if not isinstance(label, Unset):
-            plain = label[:-1] if isinstance(label, str) and label.endswith("/*") else label
-            labels = [label_of(plain)]
-        if key is not None and (not isinstance(key, bytes) or len(key) != 32):
-            raise ConfigurationError("key: must be a fingerprint of 32 bytes")
-        targets = self._named_targets(name, keys=[] if key is None else [key], tags=tag_list, labels=labels)
+        targets = self._invalidations.named(name, key=key, tags=tags, label=label)
         if not targets:
             if namespace is None:
                 raise ConfigurationError("nothing was named: give a request, key, tags, label or namespace")
             targets = [self._namespace_id(name)]
-        return await self._invalidate(name, targets)
+        return await self._invalidations.apply(name, targets)
 
     async def bump_version(self, name: str, *, namespace: str | None = None) -> Invalidation:
         """Invalidate all entries that were stored with `depends_on=[name]`."""
         self._check_open()
         space = namespace_of(namespace or self.options.namespace)
-        return await self._invalidate(space, self._named_targets(space, versions=list(names("name", [name]))))
-
-    async def _invalidate(self, namespace: str, targets: list[int]) -> Invalidation:
-        told = await self._lookup.raise_markers(namespace, targets)
-        superseded = self._flights.supersede(namespace, set(targets))
-        if not told and self.options.strict:
-            raise CacheClosedError("the authority could not be told; the invalidation holds in this process")
-        seq = self._stamp(self._namespace_id(namespace))[1]
-        return Invalidation(seq=seq, deferred=not told, superseded=superseded)
+        return await self._invalidations.apply(
+            space, self._named_targets(space, versions=list(names("name", [name])))
+        )
 
     # -- looking in -----------------------------------------------------------------------------------
 
@@ -500,23 +427,13 @@ class LLMCache(Engine):
     def stats(self) -> CacheStats:
         """What happened since the cache was opened; L1's counts are exact."""
         self._check_open()
-        shards = self._shards()
-        memory = memory_stats(shards)
-        counts = self._computing.counts
-        return CacheStats(
-            memory=memory,
-            shards=shards,
-            tiers=[floor.statistics() for floor in self._lookup.floors],
-            hits=memory.hits + counts["hit"],
-            stale=counts["stale"],
-            misses=counts["miss"],
-            joined=counts["joined"],
-            computations=counts["computations"],
-            failures=counts["failures"],
-            stored=counts["stored"],
-            not_stored=dict(self._computing.not_stored),
+        return cache_stats(
+            self._shards(),
+            [floor.statistics() for floor in self._lookup.floors],
+            self._computing.counts,
+            not_stored=self._computing.not_stored,
             flights=self._flights.statistics()._asdict(),
-            saved_usd=self._computing.saved / MICROS,
+            saved=self._computing.saved,
         )
 
     async def flush(self, timeout: float | None = None) -> dict[str, WriteReport]:
@@ -545,46 +462,3 @@ class LLMCache(Engine):
         the function's annotation. Other options as for `get_or_compute`.
         """
         return cached(self, function, **options)
-
-    # -- guards ---------------------------------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self._exits is None:
-            raise CacheClosedError("the cache is not open: use it inside `async with LLMCache(...) as cache`")
-
-    def _check_loop(self) -> None:
-        if anyio.lowlevel.current_token() != self._loop:
-            raise CacheClosedError(
-                "the cache was opened in another event loop; hits and `get_nowait` work here, but to "
-                "compute, open a cache in this loop (a disk tier shares entries), or SyncLLMCache in threads"
-            )
-
-
-def _tier_of(tier: str | Tier, clock: Clock) -> Tier:
-    if not isinstance(tier, str):
-        return tier
-    scheme = tier.split(":", 1)[0]
-    if scheme == "disk":
-        return DiskTier.from_url(tier, clock=clock)
-    raise ConfigurationError(f"tiers: {scheme!r} is no tier of this version; known is disk:///absolute/path")
-
-
-def _as_list(tiers: Any) -> list[Any]:
-    if isinstance(tiers, str) or not isinstance(tiers, Iterable):
-        raise ConfigurationError("tiers: must be a list, such as ['disk:///var/lib/app/cache']")
-    return list(tiers)
-
-
-def _after_fork() -> None:
-    # The child has no event loop of ours and other threads' locks may be held: it starts clean.
-    for cache in list(_open_caches):
-        cache._set_open(False)
-        cache._exits = None  # noqa: SLF001 - of this module's own class
-        _inherited.append(cache)
-    _open_caches.clear()
-
-
-_inherited: list[LLMCache] = []
-"""What a forked child must not drop: closing the parent's files is the parent's business."""
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -58,15 +58,15 @@ def decode(content: Content, payload: bytes | str, kind: Any = None) -> Any:
     Raises:
         UnstorableValueError: the payload is of another type.
     """
+    if content == "stream":
+        raise UnstorableValueError("the entry is a recorded stream; read it with `stream`")
     try:
-        if content == "stream":
-            raise UnstorableValueError("the entry is a recorded stream; read it with `stream`")
-        if kind is None or kind is Any:
-            if content in ("bytes", "text"):
+        if content in ("bytes", "text") or isinstance(payload, str):
+            if kind is None or kind is Any or type(payload) is kind:
                 return payload
+            return msgspec.convert(payload, kind)
+        if kind is None or kind is Any:
             return _decoder(content, Any).decode(payload)
-        if content in ("bytes", "text"):
-            return payload if type(payload) is kind else msgspec.convert(payload, kind)
         if hasattr(kind, "model_validate_json"):
             if content == "json":
                 return kind.model_validate_json(payload)

@@ -1,40 +1,31 @@
 """Computing an answer: the body of a flight, and what callers are told meanwhile.
 
-What belongs here: stale answers, remembered failures, admission, what becomes of a computed value. What does
-not: waiting and cancellation (`actors.flights`), the tiers (`_lookup`).
+What belongs here: stale answers, admission, what becomes of a computed value. What does
+not: waiting and cancellation (`actors.flights`), the tiers (`_lookup`), remembered failures (`_failures`).
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
 import random
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import anyio
 import msgspec
 
+from llmcache_fast._answer import Answer, Landing, entry_of
 from llmcache_fast._codec import decode, encode
-from llmcache_fast._core import Clock, Engine, View
-from llmcache_fast._entry import Computed, Content, Entry, Facts, Status, of_stored_form, unpack_facts
+from llmcache_fast._core import Clock, Engine
+from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import ConfigurationError, NotCachedError, UnstorableValueError
+from llmcache_fast._failures import Failures
 from llmcache_fast._freshness import lifetime, state
 from llmcache_fast._lookup import Lookup
 from llmcache_fast._options import UNSET, CallOptions, Options, names, seconds
 from llmcache_fast._usage import PriceTable
-from llmcache_fast.actors.flights import Flight, Flights, own_exception
-
-_log = logging.getLogger("llmcache_fast")
-
-RETRY_AFTER = 5.0
-"""Seconds in which a stale entry whose computation failed is served without trying again."""
-MAX_REMEMBERED = 10_000
-"""Failures remembered at the most; the oldest go first."""
-REMEMBERED_STATUSES = frozenset({400, 404, 405, 410, 413, 414, 415, 422, 451})
-"""Refusals that the same request will get again. Never 401, 403, 408, 429 or 5xx."""
+from llmcache_fast.actors.flights import Flight, Flights
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -44,17 +35,6 @@ class Context(msgspec.Struct, frozen=True):
     stale: Any = None
     """The value that is being computed anew, if there is one."""
     attempt: int = 1
-
-
-class Landing(NamedTuple):
-    """What a flight gives its waiters."""
-
-    entry: Entry | None
-    """The value, encoded; every waiter decodes its own copy."""
-    value: Any
-    """The value itself, when it cannot be encoded."""
-    status: Status
-    tier: str | None
 
 
 class Recorder(Protocol):
@@ -69,23 +49,6 @@ class Recorder(Protocol):
 
 
 R = TypeVar("R", bound=Recorder)
-
-
-class Answer(NamedTuple):
-    """What one caller gets."""
-
-    landing: Landing
-    status: Status
-    superseded: bool
-
-
-class _Failure(NamedTuple):
-    error: Exception
-    until: float
-    namespace: int
-    epoch: int
-    snap: int
-    targets: list[int]
 
 
 class Computing:
@@ -111,8 +74,7 @@ class Computing:
         self._admit = admit
         self._prices = prices
         self._rng = rng
-        self._failures: dict[bytes, _Failure] = {}
-        self._retry_after: dict[bytes, float] = {}
+        self._failures = Failures(engine, options.negative_ttl, clock)
         self.counts: Counter[str] = Counter()
         self.not_stored: Counter[str] = Counter()
         self.saved = 0
@@ -129,8 +91,11 @@ class Computing:
         if not options.refresh:
             stale = self._stale(key, compute, kind, namespace, options)
             if stale is not None:
-                return self._told(stale, stale.status, False)
-            self._raise_remembered(key)
+                return self._told(stale, stale.status)
+            refusal = self._failures.refusal(key)
+            if refusal is not None:
+                self.counts["negative"] += 1
+                raise refusal
         flight = self._flights.get(key)
         if flight is not None and not options.refresh:
             self.add_targets(flight, options)
@@ -147,7 +112,7 @@ class Computing:
         landing: Landing = await self._flights.join(flight, options.timeout)
         if status is None or landing.status == "stale":
             status = landing.status
-        return self._told(landing, status, flight.superseded)
+        return self._told(landing, status, superseded=flight.superseded)
 
     async def found(self, key: bytes, namespace: str, options: CallOptions) -> Answer | None:
         """What any tier holds, fresh or stale, without computing."""
@@ -164,15 +129,9 @@ class Computing:
         status: Status = "hit" if now == "fresh" else "stale"
         if view is not None and status == "hit":
             self.counts["hit"] -= 1  # `_view` counted this hit in its shard
-        return self._told(Landing(found[0], None, status, found[1]), status, False)
+        return self._told(Landing(found[0], None, status, found[1]), status)
 
-    def value(self, landing: Landing, kind: Any) -> Any:
-        """A caller's own copy of the value."""
-        if landing.entry is None:
-            return landing.value
-        return decode(landing.entry.content, landing.entry.payload, kind)
-
-    def _told(self, landing: Landing, status: Status, superseded: bool) -> Answer:
+    def _told(self, landing: Landing, status: Status, *, superseded: bool = False) -> Answer:
         self.counts[status] += 1
         if status != "miss" and landing.entry is not None:
             self.saved += landing.entry.cost
@@ -195,7 +154,7 @@ class Computing:
         now = self._state(entry, options)
         if now == "fresh":
             return Landing(entry, None, "hit", "memory")
-        failed_lately = self._retry_after.get(key, 0.0) > anyio.current_time()
+        failed_lately = self._failures.failed_lately(key)
         if now == "stale" or (now == "fallback" and failed_lately):
             if not failed_lately and not options.only_if_cached and self._flights.get(key) is None:
                 self._start(key, compute, kind, namespace, options)
@@ -269,8 +228,7 @@ class Computing:
                 raise
             return fallback
         self.counts["computations"] += 1
-        self._failures.pop(key, None)
-        self._retry_after.pop(key, None)
+        self._failures.forget(key)
         computed = value if isinstance(value, Computed) else Computed(value)
         return self.keep(flight, computed, kind, options, epoch, snap, started)
 
@@ -387,7 +345,7 @@ class Computing:
         value = await _call(compute, Context(key))
         computed = value if isinstance(value, Computed) else Computed(value)
         landing = self.keep(flight, computed, kind, options, epoch, snap, started, here=False)
-        return self._told(landing, "miss", flight.superseded)
+        return self._told(landing, "miss", superseded=flight.superseded)
 
     def _store(
         self,
@@ -451,51 +409,14 @@ class Computing:
             and not flight.superseded
             and self._lookup.is_valid(entry)
         ):
-            _remember(self._retry_after, flight.key, anyio.current_time() + RETRY_AFTER)
+            self._failures.put_off(flight.key)
             return Landing(entry, None, "stale", found[1] if found is not None else "memory")
-        if self._options.negative_ttl and _status_of(error) in REMEMBERED_STATUSES and not flight.superseded:
-            bare = own_exception(error)
-            bare.__cause__ = None  # its frames would keep the whole call alive
-            if isinstance(bare, Exception):
-                until = anyio.current_time() + self._options.negative_ttl
-                space = self._engine._namespace_id(flight.namespace)
-                failure = _Failure(bare, until, space, epoch, snap, list(flight.targets))
-                _remember(self._failures, flight.key, failure)
+        self._failures.remember(flight, error, epoch, snap)
         return None
-
-    def _raise_remembered(self, key: bytes) -> None:
-        failure = self._failures.get(key)
-        if failure is None:
-            return
-        valid = self._engine._valid(failure.namespace, failure.epoch, failure.snap, failure.targets)
-        if anyio.current_time() >= failure.until or not valid:
-            del self._failures[key]
-            return
-        self.counts["negative"] += 1
-        raise own_exception(failure.error)
 
     def forget_failure(self, key: bytes) -> None:
         """Forget what is remembered of a failing request."""
-        self._failures.pop(key, None)
-        self._retry_after.pop(key, None)
-
-
-def entry_of(view: View, key: bytes, namespace: str) -> Entry:
-    """The entry that memory holds."""
-    content, payload = of_stored_form(view.value)
-    return Entry(
-        key=key,
-        namespace=namespace,
-        content=content,
-        payload=payload,
-        facts=unpack_facts(view.facts),
-        created=view.created,
-        fresh_until=view.fresh_until,
-        stale_until=view.stale_until,
-        epoch=view.epoch,
-        snap=view.snap,
-        cost=view.cost,
-    )
+        self._failures.forget(key)
 
 
 async def _call(compute: Callable[..., Awaitable[Any]], context: Context) -> Any:
@@ -517,17 +438,3 @@ def _takes_argument(compute: Callable[..., Any]) -> bool:
         and parameter.default is parameter.empty
         for parameter in parameters
     )
-
-
-def _status_of(error: BaseException) -> int | None:
-    status = getattr(error, "status_code", None)
-    if status is None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _remember(table: dict[bytes, Any], key: bytes, value: Any) -> None:
-    table.pop(key, None)
-    table[key] = value
-    if len(table) > MAX_REMEMBERED:
-        del table[next(iter(table))]

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import anyio
 import anyio.abc
 
-from llmcache_fast._core import Engine
+from llmcache_fast._core import Clock, Engine
 from llmcache_fast._entry import Entry, from_envelope, pack_facts, stored_form, to_envelope
-from llmcache_fast._errors import TierError
+from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._stats import TierStats
 from llmcache_fast.actors.reader import ReadActor
 from llmcache_fast.actors.write_behind import WriteBehind, WriteReport
 from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
+from llmcache_fast.tiers.disk import DiskTier
 
 _log = logging.getLogger("llmcache_fast")
 
@@ -108,14 +109,14 @@ class Lookup:
 
     # -- clocks and markers ---------------------------------------------------------------------------
 
-    async def prepare(self, namespace: str, *, every: float = SYNC_EVERY) -> None:
-        """Know the namespace's clock and markers, as of `every` seconds ago or later."""
+    async def prepare(self, namespace: str) -> None:
+        """Know the namespace's clock and markers, as of `SYNC_EVERY` seconds ago or later."""
         floor = self._authority()
         if floor is None:
             return
         now = anyio.current_time()
         last = self._synced.get(namespace)
-        if last is not None and now - last < every:
+        if last is not None and now - last < SYNC_EVERY:
             return
         authority: Any = floor.tier
         space = self._engine._namespace_id(namespace)
@@ -291,7 +292,7 @@ class Lookup:
             await anyio.sleep(PURGE_EVERY)
             try:
                 while floor.available and await floor.tier.purge(self._clock()) >= 1000:  # noqa: ASYNC110 - a pace
-                    await anyio.sleep(0.05)
+                    await anyio.sleep(0.05)  # between two batches, so that writers get in
             except TierError as error:
                 floor.failed("purge", error)
 
@@ -304,3 +305,21 @@ class Lookup:
             if floor.available and hasattr(floor.tier, "raise_markers"):
                 return floor
         return None
+
+
+def tiers_of(tiers: Sequence[str | Tier], clock: Clock) -> list[Tier]:
+    """The tiers that addresses name; objects are taken as they are.
+
+    Raises:
+        ConfigurationError: no list, or an address of no tier of this version.
+    """
+    if isinstance(tiers, str) or not isinstance(tiers, Iterable):
+        raise ConfigurationError("tiers: must be a list, such as ['disk:///var/lib/app/cache']")
+    return [_tier_of(tier, clock) if isinstance(tier, str) else tier for tier in tiers]
+
+
+def _tier_of(address: str, clock: Clock) -> Tier:
+    scheme = address.split(":", 1)[0]
+    if scheme == "disk":
+        return DiskTier.from_url(address, clock=clock)
+    raise ConfigurationError(f"tiers: {scheme!r} is no tier of this version; known is disk:///absolute/path")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -77,3 +79,31 @@ def memory_stats(shards: list[dict[str, int]]) -> MemoryStats:
         name: sum(shard[name] for shard in shards) for name in MemoryStats.__struct_fields__
     }
     return MemoryStats(**total)
+
+
+def cache_stats(
+    shards: list[dict[str, int]],
+    tiers: list[TierStats],
+    counts: Counter[str],
+    *,
+    not_stored: Mapping[str, int],
+    flights: dict[str, int],
+    saved: int,
+) -> CacheStats:
+    """The report of what the parts counted; `saved` in micro-USD."""
+    memory = memory_stats(shards)
+    return CacheStats(
+        memory=memory,
+        shards=shards,
+        tiers=tiers,
+        hits=memory.hits + counts["hit"],
+        stale=counts["stale"],
+        misses=counts["miss"],
+        joined=counts["joined"],
+        computations=counts["computations"],
+        failures=counts["failures"],
+        stored=counts["stored"],
+        not_stored=dict(not_stored),
+        flights=flights,
+        saved_usd=saved / 1_000_000,
+    )

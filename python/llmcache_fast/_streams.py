@@ -14,7 +14,8 @@ from typing import Any, Protocol, Self
 import anyio
 import msgspec
 
-from llmcache_fast._computing import Computing, Landing
+from llmcache_fast._answer import Landing
+from llmcache_fast._computing import Computing
 from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import FlightCancelled, NotCachedError, WaitTimeoutError
 from llmcache_fast._options import CallOptions

@@ -13,6 +13,7 @@ from llmcache_fast import (
     LLMCache,
     NotCachedError,
 )
+from llmcache_fast._failures import RETRY_AFTER
 from llmcache_fast.testing import ManualClock
 from tests.concurrency.callers import A, B, Callers, Provider, ProviderError, options
 
@@ -91,9 +92,7 @@ async def test_stale_and_invalidated_while_it_is_computed_anew() -> None:
 # --- stale when the computation fails -----------------------------------------------------------------------
 
 
-async def test_stale_stands_in_for_a_failure_and_is_not_retried_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_stale_stands_in_for_a_failure_and_is_not_retried_at_once() -> None:
     clock = ManualClock()
     provider = Provider("old", ValueError("down"), ValueError("down"), "new").done()
     async with LLMCache(clock=clock, ttl=10, stale_if_error=100, **options()) as cache:
@@ -106,10 +105,10 @@ async def test_stale_stands_in_for_a_failure_and_is_not_retried_at_once(
             result = await cache.resolve(A, provider)
             assert (result.value, result.status, provider.calls) == ("old", "stale", 2)
         assert await cache.get_or_compute(B, Provider("b").done()) == "b", "another request is not held back"
-        monkeypatch.setattr("llmcache_fast._computing.RETRY_AFTER", -1.0)
-        cache._computing._retry_after.clear()
+        clock.advance(RETRY_AFTER)
         assert (await cache.resolve(A, provider)).status == "stale"
         assert provider.calls == 3
+        clock.advance(RETRY_AFTER)
         assert (await cache.resolve(A, provider)).value == "new"
         assert provider.calls == 4
 

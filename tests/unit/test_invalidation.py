@@ -1,0 +1,150 @@
+"""Invalidation: what a call covers, walls between namespaces, what is being computed meanwhile (I1)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from llmcache_fast import CacheClosedError, ConfigurationError, LLMCache, TierError
+from llmcache_fast.testing import ManualClock, MemoryTier
+
+REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+class Calls:
+    """A computation that counts and numbers its answers."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def __call__(self) -> str:
+        self.count += 1
+        return f"answer {self.count}"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def cache(clock: ManualClock, anyio_backend: str) -> AsyncIterator[LLMCache]:
+    async with LLMCache(clock=clock, jitter=0.0) as cache:
+        yield cache
+
+
+async def test_namespaces_are_walls(cache: LLMCache) -> None:
+    await cache.set(REQUEST, "mine", tags=["t"])
+    await cache.set(REQUEST, "theirs", namespace="other", tags=["t"])
+    assert cache.fingerprint(REQUEST) != cache.fingerprint(REQUEST, namespace="other")
+    assert await cache.get(REQUEST) == "mine"
+    assert await cache.get(REQUEST, namespace="other") == "theirs"
+    await cache.invalidate(tags=["t"])
+    assert await cache.get(REQUEST) is None
+    assert await cache.get(REQUEST, namespace="other") == "theirs"
+    await cache.invalidate(namespace="other")
+    assert await cache.get(REQUEST, namespace="other") is None
+
+
+@pytest.mark.parametrize(
+    ("named", "left"),
+    [
+        ({"tags": ["a"]}, [1, 3]),
+        ({"tags": ["a", "b"]}, [3]),
+        ({"label": "content/blog/ai"}, [1, 2, 3]),
+        ({"label": "content/blog/"}, [2, 3]),
+        ({"label": "content/*"}, [3]),
+        ({"label": "content"}, [0, 1, 2, 3]),
+    ],
+    ids=str,
+)
+async def test_what_an_invalidation_covers(cache: LLMCache, named: dict[str, Any], left: list[int]) -> None:
+    await cache.set({"n": 0}, 0, tags=["a", "b"], label="content/blog/ai")
+    await cache.set({"n": 1}, 1, tags=["b"], label="content/blog/aix")
+    await cache.set({"n": 2}, 2, tags=["a"], label="content/news")
+    await cache.set({"n": 3}, 3, label="contents")
+    done = await cache.invalidate(**named)
+    assert done.seq > 0
+    assert not done.deferred
+    found = await cache.get_many([{"n": n} for n in range(4)])
+    assert [value for value in found if value is not None] == left
+
+
+async def test_bump_version_covers_what_depends_on_it(cache: LLMCache) -> None:
+    await cache.set({"n": 0}, 0, depends_on=["pricing"])
+    await cache.set({"n": 1}, 1, tags=["pricing"])
+    await cache.bump_version("pricing")
+    assert await cache.get_many([{"n": 0}, {"n": 1}]) == [None, 1]
+
+
+@pytest.mark.parametrize(
+    "named", [{}, {"tags": []}, {"tags": "a"}, {"key": b"short"}, {"label": "a*b"}], ids=str
+)
+async def test_an_invalidation_of_nothing_is_refused(cache: LLMCache, named: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        await cache.invalidate(**named)
+
+
+async def test_what_was_being_computed_is_not_stored(cache: LLMCache) -> None:
+    started, go = anyio.Event(), anyio.Event()
+    results: list[Any] = []
+
+    async def slow() -> str:
+        started.set()
+        await go.wait()
+        return "computed from old documents"
+
+    async def call() -> None:
+        results.append(await cache.resolve(REQUEST, slow, tags=["doc"]))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await started.wait()
+        assert (await cache.invalidate(tags=["doc"])).superseded == 1
+        calls = Calls()
+        assert await cache.get_or_compute(REQUEST, calls, tags=["doc"]) == "answer 1", "newcomers do not join"
+        go.set()
+    assert results[0].value == "computed from old documents"
+    assert results[0].superseded
+    assert await cache.get(REQUEST) == "answer 1"
+
+
+async def test_a_late_store_does_not_replace_what_was_set(cache: LLMCache) -> None:
+    started, go = anyio.Event(), anyio.Event()
+
+    async def slow() -> str:
+        started.set()
+        await go.wait()
+        return "computed"
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cache.get_or_compute, REQUEST, slow)
+        await started.wait()
+        await cache.set(REQUEST, "set by hand")
+        go.set()
+    assert await cache.get(REQUEST) == "set by hand"
+
+
+class Deaf(MemoryTier):
+    """An authority that cannot be told."""
+
+    async def raise_markers(self, namespace: int, targets: Any) -> tuple[int, int]:
+        raise TierError("planned", tier=self.name, operation="raise_markers", reason="planned")
+
+
+async def test_what_the_authority_was_not_told_is_deferred_and_holds_here(clock: ManualClock) -> None:
+    async with LLMCache(tiers=[Deaf(clock=clock)], clock=clock) as cache:
+        await cache.set(REQUEST, "old")
+        assert (await cache.invalidate(REQUEST)).deferred
+        assert await cache.get(REQUEST) is None
+
+
+async def test_strict_raises_what_the_authority_was_not_told(clock: ManualClock) -> None:
+    async with LLMCache(tiers=[Deaf(clock=clock)], clock=clock, strict=True) as cache:
+        await cache.set(REQUEST, "old")
+        with pytest.raises(CacheClosedError, match="holds in this process"):
+            await cache.invalidate(REQUEST)
+        assert cache.get_nowait(REQUEST) is None

@@ -1,0 +1,284 @@
+"""The way below memory: a tier's failure is nobody's, promotion keeps the age, identity fails closed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from llmcache_fast import ConfigurationError, LLMCache, TierError
+from llmcache_fast._lookup import tiers_of
+from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
+from llmcache_fast.tiers.base import StoredRecord
+from llmcache_fast.tiers.disk import DiskTier
+
+REQUEST = {"q": 1}
+
+
+async def answer() -> str:
+    return "computed"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+# -- I6: a tier failure never fails a call ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", ["open", "get_many", "put_many", "delete_many"])
+async def test_a_failing_tier_is_gone_without(clock: ManualClock, operation: str) -> None:
+    tier = FaultyTier(MemoryTier(clock=clock), fail_first(10**6, operation))
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        assert await cache.get_or_compute(REQUEST, answer) == "computed"
+        assert await cache.get({"q": 2}) is None
+        assert await cache.set({"q": 3}, "set")
+        assert await cache.get_many([{"q": 3}, {"q": 4}]) == ["set", None]
+        assert await cache.expire({"q": 3})
+        assert await cache.delete(REQUEST)
+        assert await cache.get(REQUEST) is None
+        stats = cache.stats().tiers[0]
+    assert stats.available == (operation != "open")
+    if operation != "put_many":
+        assert stats.errors > 0
+
+
+async def test_a_failure_is_logged_once_and_without_any_text(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier = FaultyTier(MemoryTier(clock=clock), fail_first(10**6, "get_many"))
+    with caplog.at_level(logging.INFO, "llmcache_fast"):
+        async with LLMCache(tiers=[tier], clock=clock) as cache:
+            for number in range(5):
+                await cache.get({"prompt": "a secret", "n": number})
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "going on without it" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_tier_that_hangs_costs_its_budget_and_no_more(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmcache_fast._lookup.READ_BUDGET", 0.02)
+    gate = anyio.Event()
+    tier = FaultyTier(
+        MemoryTier(clock=clock), lambda name, _: Fault(hold=gate) if name == "get_many" else None
+    )
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        assert await cache.get_or_compute(REQUEST, answer) == "computed"
+        assert cache.stats().tiers[0].errors == 1
+        gate.set()
+
+
+# -- promotion ----------------------------------------------------------------------------------------------
+
+
+async def test_promotion_keeps_stamp_times_and_facts(clock: ManualClock) -> None:
+    fast, slow = MemoryTier(clock=clock), MemoryTier(clock=clock)
+    async with LLMCache(tiers=[fast, slow], clock=clock, ttl=100, jitter=0.0) as cache:
+        await cache.set(REQUEST, "value", tags=["t"], cost=5)
+        await cache.flush()
+        before = dict(slow.records)
+        key = cache.fingerprint(REQUEST)
+        view = cache._peek(key)
+        assert view is not None
+        facts = (
+            view.created,
+            view.fresh_until,
+            view.stale_until,
+            view.epoch,
+            view.snap,
+            view.cost,
+            view.facts,
+        )
+        cache._clear()
+        await fast.clear()
+        clock.advance(60)
+        result = await cache.resolve(REQUEST, answer)
+        assert (result.value, result.status, result.age) == ("value", "hit", 60.0)
+        again = cache._peek(key)
+        assert again is not None
+        assert (
+            again.created,
+            again.fresh_until,
+            again.stale_until,
+            again.epoch,
+            again.snap,
+            again.cost,
+            again.facts,
+        ) == facts
+        await cache.flush()
+        assert fast.records == before, "the upper tier has the same record"
+        clock.advance(40)
+        assert await cache.get(REQUEST) is None, "it does not live longer for having been promoted"
+
+
+async def test_the_first_tier_that_has_it_answers(clock: ManualClock) -> None:
+    fast, slow = FaultyTier(MemoryTier(clock=clock)), FaultyTier(MemoryTier(clock=clock))
+    async with LLMCache(tiers=[fast, slow], clock=clock) as cache:
+        await cache.set(REQUEST, "value")
+        await cache.flush()
+        cache._clear()
+        assert (await cache.resolve(REQUEST, answer)).tier == "faulty"
+    assert (fast.calls["get_many"], slow.calls["get_many"]) == (1, 0)
+
+
+async def test_what_is_buffered_is_found_before_it_is_written(clock: ManualClock) -> None:
+    gate = anyio.Event()
+    tier = FaultyTier(
+        MemoryTier(clock=clock), lambda name, _: Fault(hold=gate) if name == "put_many" else None
+    )
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        await cache.set(REQUEST, "buffered")
+        cache._clear()
+        assert await cache.get(REQUEST) == "buffered"
+        assert tier.calls["get_many"] == 0
+        gate.set()
+
+
+async def test_a_stale_entry_of_a_lower_tier_is_given_while_it_is_renewed(clock: ManualClock) -> None:
+    async with LLMCache(
+        tiers=[MemoryTier(clock=clock)], clock=clock, ttl=10, jitter=0.0, stale_while_revalidate=50
+    ) as cache:
+        await cache.set(REQUEST, "old")
+        await cache.flush()
+        cache._clear()
+        clock.advance(20)
+        assert (await cache.resolve(REQUEST, answer)).status == "stale"
+        while cache.stats().flights["running"]:
+            await anyio.lowlevel.checkpoint()
+        assert await cache.get(REQUEST) == "computed"
+
+
+# -- I9: identity fails closed ------------------------------------------------------------------------------
+
+
+async def test_swapped_records_are_misses_and_counted(clock: ManualClock) -> None:
+    tier = MemoryTier(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        one, other = cache.fingerprint({"q": 1}), cache.fingerprint({"q": 2})
+        await cache.set({"q": 1}, "one's answer")
+        await cache.set({"q": 2}, "other's answer")
+        await cache.flush()
+        cache._clear()
+        # A desynchronised connection: each gets the other's reply.
+        tier.records[one], tier.records[other] = tier.records[other], tier.records[one]
+        assert await cache.get({"q": 1}) is None
+        assert await cache.get_or_compute({"q": 2}, answer) == "computed"
+        assert sum(cache.stats().tiers[0].incidents.values()) == 2
+
+
+async def test_another_namespaces_record_is_a_miss(clock: ManualClock) -> None:
+    tier = MemoryTier(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        await cache.set(REQUEST, "theirs", namespace="other")
+        await cache.flush()
+        cache._clear()
+        theirs, mine = cache.fingerprint(REQUEST, namespace="other"), cache.fingerprint(REQUEST)
+        tier.records[mine] = tier.records[theirs]
+        assert await cache.get(REQUEST) is None
+        assert await cache.get(theirs) is None, "a fingerprint alone opens no other namespace"
+        assert sum(cache.stats().tiers[0].incidents.values()) == 2
+        assert await cache.get(REQUEST, namespace="other") == "theirs"
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"\0" * 500])
+async def test_damaged_records_are_misses_and_counted(clock: ManualClock, damage: bytes) -> None:
+    tier = MemoryTier(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        key = cache.fingerprint(REQUEST)
+        tier.records[key] = StoredRecord(key, damage, 1, 1, 2**62, 0)
+        assert await cache.get_or_compute(REQUEST, answer) == "computed"
+        assert sum(cache.stats().tiers[0].incidents.values()) == 1
+
+
+# -- I1: no resurrection ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [{"tags": ["doc"]}, {"label": "a/"}, {"namespace": "default"}], ids=str)
+async def test_an_invalidated_entry_does_not_come_back_from_the_disk(
+    tmp_path: Path, named: dict[str, Any]
+) -> None:
+    """Though its record is still there: the marker outlives the process."""
+    async with LLMCache(tiers=[f"disk://{tmp_path}"]) as cache:
+        await cache.set(REQUEST, "old", tags=["doc"], label="a/b")
+        await cache.flush()
+        await cache.invalidate(**named)
+        cache._clear()
+        assert await cache.get(REQUEST) is None
+    async with LLMCache(tiers=[f"disk://{tmp_path}"]) as again:
+        assert await again.get(REQUEST) is None
+        assert again.stats().tiers[0].reads == 1
+        assert await again.get_or_compute(REQUEST, answer, tags=["doc"], label="a/b") == "computed"
+    async with LLMCache(tiers=[f"disk://{tmp_path}"]) as third:
+        assert await third.get(REQUEST) == "computed", "what was computed after it is kept"
+
+
+async def test_another_process_learns_of_an_invalidation_with_its_next_read_below_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
+    async with LLMCache(tiers=[f"disk://{tmp_path}"]) as one, LLMCache(tiers=[f"disk://{tmp_path}"]) as other:
+        await one.set(REQUEST, "old", tags=["doc"])
+        await one.flush()
+        assert await other.get(REQUEST) == "old"
+        await one.invalidate(tags=["doc"])
+        await other.get({"q": "anything below memory"})
+        assert other.get_nowait(REQUEST) is None
+
+
+class Deaf(MemoryTier):
+    """An authority that hears nothing while `deaf`."""
+
+    deaf = False
+
+    async def raise_markers(self, namespace: int, targets: Any) -> tuple[int, int]:
+        if self.deaf:
+            raise TierError("planned", tier=self.name, operation="raise_markers", reason="planned")
+        return await super().raise_markers(namespace, targets)
+
+
+async def test_a_deferred_invalidation_is_delivered_before_anything_else(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
+    tier = Deaf(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock) as cache, LLMCache(tiers=[tier], clock=clock) as other:
+        await cache.set(REQUEST, "old")
+        await cache.flush()
+        assert await other.get(REQUEST) == "old"
+        tier.deaf = True
+        assert (await cache.invalidate(REQUEST)).deferred
+        assert await cache.get(REQUEST) is None
+        tier.deaf = False
+        await cache.get({"q": "the next read"})
+        await other.get({"q": "the next read"})
+        assert await other.get(REQUEST) is None
+        assert not (await cache.invalidate(REQUEST)).deferred
+
+
+async def test_delete_takes_it_out_of_every_tier(clock: ManualClock) -> None:
+    tiers = [MemoryTier(clock=clock), MemoryTier(clock=clock)]
+    async with LLMCache(tiers=tiers, clock=clock) as cache:
+        await cache.set(REQUEST, "value")
+        await cache.flush()
+        assert await cache.delete(REQUEST)
+        assert [len(tier.records) for tier in tiers] == [0, 0]
+
+
+# -- addresses ----------------------------------------------------------------------------------------------
+
+
+def test_addresses_become_tiers(clock: ManualClock) -> None:
+    double = MemoryTier()
+    disk, same = tiers_of(["disk:///x/y?max_bytes=2MiB", double], clock)
+    assert isinstance(disk, DiskTier)
+    assert (str(disk.path), disk.max_bytes) == ("/x/y", 2 << 20)
+    assert same is double
+    for wrong in ("disk:///x", 5, ["ftp://x"]):
+        with pytest.raises(ConfigurationError, match="tiers: "):
+            tiers_of(wrong, clock)  # type: ignore[arg-type]
