@@ -22,7 +22,18 @@ MAX_LINES = 450
 LONG_FILES: dict[str, str] = {}
 
 # Modules whose behaviour is tested under another name.
-TESTED_ELSEWHERE: dict[str, str] = {}
+TESTED_ELSEWHERE: dict[str, str] = {
+    # A command is tested through its command line.
+    **{
+        f"python/llmcache_fast/cli/{name}.py": "tests/unit/test_cli.py"
+        for name in ("__main__", "child", "commands", "demo", "doctor", "inspection", "output")
+    },
+    # The demo upstream is tested over HTTP, as a whole.
+    **{
+        f"python/llmcache_fast/cli/upstream/{name}.py": "tests/integrations/test_upstream.py"
+        for name in ("answers", "app", "chat", "messages", "responses", "server", "wire")
+    },
+}
 
 # Tests in tests/unit that are about no single module.
 TESTS_OF_NO_MODULE = {
