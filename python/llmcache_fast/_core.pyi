@@ -1,17 +1,25 @@
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, final, overload
+from typing import Any, Literal, Self, TypeVar, final, overload
+
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "ENVELOPE_OVERHEAD",
+    "ENVELOPE_VERSION",
+    "Clock",
+    "DiskStore",
+    "Encoded",
+    "Engine",
+    "Envelope",
+    "View",
+    "decode_envelope",
+    "encode_envelope",
+    "fingerprint",
+]
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
-
-def fingerprint(
-    request: object,
-    namespace: str = "default",
-    profile: str = "generic",
-    variant: object = None,
-    normalize: str | None = None,
-) -> bytes: ...
 
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
@@ -88,7 +96,6 @@ def encode_envelope(
     payload: bytes,
 ) -> bytes: ...
 def decode_envelope(data: bytes, namespace: str, fingerprint: bytes) -> tuple[Envelope | None, str]: ...
-
 def fingerprint(
     request: Any,
     namespace: str = "default",
@@ -97,9 +104,11 @@ def fingerprint(
     normalize: Literal["NFC"] | None = None,
 ) -> bytes: ...
 
+@disjoint_base
 class Clock:
-    def __new__(cls, *_arguments: Any) -> Clock: ...
-    def __call__(self) -> int: ...
+    def __new__(cls, *_arguments: Any) -> Self: ...
+    # The interpreter sees no more of a call's parameters than this; there are none.
+    def __call__(self, /, *args: Any, **kwargs: Any) -> int: ...
     def set(self, time: int) -> None: ...
 
 @final
@@ -134,8 +143,9 @@ class View:
     @property
     def facts(self) -> bytes: ...
 
+@disjoint_base
 class Engine:
-    def __new__(cls, *_arguments: Any, **_options: Any) -> Engine: ...
+    def __new__(cls, *_arguments: Any, **_options: Any) -> Self: ...
     def fingerprint(
         self,
         request: Any,
@@ -196,7 +206,6 @@ class Engine:
         normalize: str | None,
         clock: Clock,
         epoch: int,
-        options: frozenset[str],
         alone: bool,
     ) -> None: ...
     def _set_open(self, open: bool) -> None: ...

@@ -114,7 +114,9 @@ impl Engine {
     /// Ends an entry's freshness in memory; whether there was one.
     fn _expire(&self, key: Fingerprint) -> PyResult<bool> {
         let core = self.core()?;
-        Ok(core.l1.expire(&key, core.clock.now()))
+        // By the clock that look-ups read, which may be a tick late: by the exact one the entry would still be
+        // fresh to them for that long.
+        Ok(core.l1.expire(&key, core.clock.coarse()))
     }
 
     /// Empties memory; how many entries there were.
