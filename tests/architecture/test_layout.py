@@ -29,11 +29,6 @@ TESTED_ELSEWHERE: dict[str, str] = {
         f"python/llmcache_fast/cli/{name}.py": "tests/unit/test_cli.py"
         for name in ("__main__", "child", "commands", "demo", "doctor", "inspection", "output")
     },
-    # The demo upstream is tested over HTTP, as a whole.
-    **{
-        f"python/llmcache_fast/cli/upstream/{name}.py": "tests/integrations/test_upstream.py"
-        for name in ("answers", "app", "chat", "messages", "responses", "server", "wire")
-    },
 }
 
 # Tests in tests/unit that are about no single module.
