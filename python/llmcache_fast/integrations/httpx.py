@@ -246,8 +246,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
             while (chunk := await body.next()) is not None:
                 whole.append(chunk)
         finally:
-            with anyio.CancelScope(shield=True):
-                await body.aclose()
+            await body.aclose()
         self._replies[reader.status] += 1
         return self._whole(head.status, headers, whole)
 
