@@ -25,7 +25,13 @@ LONG_FILES: dict[str, str] = {
 }
 
 # Modules whose behaviour is tested under another name.
-TESTED_ELSEWHERE: dict[str, str] = {}
+TESTED_ELSEWHERE: dict[str, str] = {
+    # A command is tested through its command line.
+    **{
+        f"python/llmcache_fast/cli/{name}.py": "tests/unit/test_cli.py"
+        for name in ("__main__", "child", "commands", "demo", "doctor", "inspection", "output")
+    },
+}
 
 # Tests in tests/unit that are about no single module.
 TESTS_OF_NO_MODULE = {
