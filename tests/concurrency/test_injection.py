@@ -206,7 +206,7 @@ def test_the_awaits_of_the_flight_are_found(anyio_backend: str) -> None:
 class SharedFuture(Flights):
     """Callers await the computation itself, as with a bare future: one caller's cancellation cancels it."""
 
-    async def join(self, flight: Flight, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def join(self, flight: Flight, timeout: float | None = None) -> Any:
         try:
             return await super().join(flight, timeout)
         except anyio.get_cancelled_exc_class():
@@ -226,7 +226,7 @@ class LeaderComputes(Flights):
         flight.attachment = run
         return flight
 
-    async def join(self, flight: Flight, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def join(self, flight: Flight, timeout: float | None = None) -> Any:
         run, flight.attachment = flight.attachment, None
         if run is not None:
             await self._fly(flight, run)
@@ -284,7 +284,7 @@ class JoinsSuperseded(Flights):
 class BareCancellation(Flights):
     """A cancellation that the computation raised reaches its waiters as one."""
 
-    async def join(self, flight: Flight, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def join(self, flight: Flight, timeout: float | None = None) -> Any:
         try:
             return await super().join(flight, timeout)
         except FlightCancelled:

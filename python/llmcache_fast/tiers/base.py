@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from llmcache_fast._entry import NEVER as NEVER  # noqa: PLC0414 - part of the contract
+
 
 class StoredRecord(NamedTuple):
     """One record on its way into a tier: the envelope and the few facts a store needs to manage it."""
