@@ -195,7 +195,16 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-        **options: Any,
+        ttl: Any = ...,
+        stale_while_revalidate: Any = ...,
+        stale_if_error: Any = ...,
+        tags: Any = ...,
+        label: Any = ...,
+        depends_on: Any = ...,
+        timeout: Any = ...,
+        refresh: Any = ...,
+        only_if_cached: Any = ...,
+        store: Any = ...,
     ) -> Awaitable[_T]: ...
     def _configure(
         self,
