@@ -1,4 +1,4 @@
-"""For the reference: a function that a stub declares by overloads alone is documented too (see mkdocs.yml)."""
+"""For the reference: a function that a stub declares by overloads alone is documented too."""
 
 from __future__ import annotations
 

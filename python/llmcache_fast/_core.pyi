@@ -18,7 +18,7 @@ ENVELOPE_OVERHEAD: int
 
 @final
 class DiskStore:
-    """Records by fingerprint in one SQLite file; the store of `tiers.disk.DiskTier`. Blocking: call it in a thread.
+    """Records by fingerprint in one SQLite file, for `tiers.disk.DiskTier`. Blocking: call it in a thread.
 
     What a returned call wrote survives the death of the process. Errors are `TierError` and
     `TierUnavailableError`, with `reason`. Times are microseconds since 1970, sizes bytes, costs micro-USD.
@@ -39,7 +39,7 @@ class DiskStore:
     def put_many(
         self, records: Sequence[tuple[bytes, bytes, int, int, int, int]], now: int
     ) -> tuple[int, int, int]:
-        """Store `(key, envelope, epoch, snap, stale_until, cost)`; how many were stored, superseded, refused."""
+        """Store `(key, envelope, epoch, snap, stale_until, cost)`s; counts of stored, superseded, refused."""
 
     def delete_many(self, keys: Sequence[bytes]) -> int: ...
     def purge(self, now: int, limit: int) -> int: ...
@@ -108,7 +108,6 @@ def encode_envelope(
 def decode_envelope(data: bytes, namespace: str, fingerprint: bytes) -> tuple[Envelope | None, str]:
     """`(envelope, "")`, or `(None, reason)`. Raises nothing because of what `data` holds."""
 
-
 def fingerprint(
     request: Any,
     namespace: str = "default",
@@ -116,14 +115,14 @@ def fingerprint(
     variant: str | int | None = None,
     normalize: Literal["NFC"] | None = None,
 ) -> bytes:
-    """The 32-byte fingerprint of a request: format version 1, as `docs/reference/fingerprint.md` specifies it.
+    """The 32-byte fingerprint of a request, format version 1 (`docs/reference/fingerprint.md`).
 
     `cache.fingerprint(request)` gives the same for the cache's own namespace, profile and normalisation, and
     is faster for long requests: it remembers the digests of long strings that it saw before.
 
     Args:
-        request: Any JSON-like value, dataclass, msgspec Struct or pydantic model. Exactly 32 `bytes` are taken
-            as a ready fingerprint and returned.
+        request: Any JSON-like value, dataclass, msgspec Struct or pydantic model. Exactly 32 `bytes` are
+            taken as a ready fingerprint and returned.
         namespace: The wall the request stands behind.
         profile: The rules for its top-level fields: `generic`, `openai.chat`, `openai.responses` or
             `anthropic.messages`.
@@ -134,7 +133,6 @@ def fingerprint(
         UnkeyableRequestError: the request has no canonical form; `path` says where, `reason` why.
         ValueError: an unknown profile or normalisation.
     """
-
 
 class Clock:
     """Microseconds since 1970: the machine's, until a time is `set`."""
@@ -270,7 +268,7 @@ class Engine:
         profile: str | None = None,
         variant: str | int | None = None,
     ) -> Any:
-        """The value of a request if it is fresh in memory, else `default`. No await; lower tiers are not read.
+        """The value of a request if it is fresh in memory, else `default`. No await, no lower tier.
 
         May be called from any thread and any event loop while the cache is open. Arguments and errors as
         for `get`.
@@ -287,25 +285,25 @@ class Engine:
         variant: str | int | None = None,
         **options: Any,
     ) -> Awaitable[_T]:
-        """The value of a request: from a tier, from a computation that is running, or from `compute`. Awaitable.
+        """The value of a request: from a tier, a computation that is running, or `compute`. Awaitable.
 
         A hit in memory is one call, finished before it is awaited: the fingerprint and a fraction of a
-        microsecond. Otherwise the caller joins the request's flight, or starts it: at most one computation of a
-        request runs at a time (in the event loop that opened the cache), whoever is cancelled meanwhile.
+        microsecond. Otherwise the caller joins the request's flight, or starts it: at most one computation
+        of a request runs at a time (in the event loop that opened the cache), whoever is cancelled meanwhile.
 
         Args:
             request: The mapping you were about to send, or any value with a fingerprint.
             compute: An async callable without arguments, or with one: a context with `fingerprint` and
                 `stale`, the value that is being replaced. It returns the value, or `Computed` with it.
-            type: The type of the value: needed for dataclasses, msgspec Structs and pydantic models, so that a
-                hit is one again.
+            type: The type of the value: needed for dataclasses, msgspec Structs and pydantic models, so
+                that a hit is one again.
             namespace: In place of the cache's own.
             profile: In place of the cache's own.
             variant: A string or integer that asks for an independent sample.
-            **options: `ttl`, `stale_while_revalidate`, `stale_if_error` (seconds, in place of the cache's own);
-                `tags`, `label`, `depends_on` (by which the entry can be invalidated); `timeout` (seconds this
-                caller waits); `refresh=True` (compute even if there is an entry); `only_if_cached=True` (never
-                compute); `store=False` (do not keep).
+            **options: `ttl`, `stale_while_revalidate`, `stale_if_error` (seconds, in place of the cache's
+                own); `tags`, `label`, `depends_on` (by which the entry can be invalidated); `timeout`
+                (seconds this caller waits); `refresh=True` (compute even if there is an entry);
+                `only_if_cached=True` (never compute); `store=False` (do not keep).
 
         Raises:
             Exception: what `compute` raised, an instance of this caller's own, unless a stale value stands in.

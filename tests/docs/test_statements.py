@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
-from llmcache_fast import LLMCache, PriceTable
+from llmcache_fast import LLMCache, NotCachedError, PriceTable
 from llmcache_fast._options import _ENVIRONMENT, from_environment
 
 ROOT = Path(__file__).parents[2]
@@ -21,10 +23,13 @@ async def answer() -> str:
 
 
 async def test_an_error_in_the_body_leaves_the_cache_as_it_was() -> None:
-    with pytest.raises(ZeroDivisionError):  # not a group of one
+    async def body() -> None:
         async with LLMCache() as cache:
             await cache.get_or_compute({"q": 1}, answer)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):  # not a group of one
+        await body()
 
 
 async def test_an_expired_entry_is_not_fresh_from_that_moment_on() -> None:
@@ -35,6 +40,17 @@ async def test_an_expired_entry_is_not_fresh_from_that_moment_on() -> None:
             assert await cache.expire({"q": number})
             assert await cache.get({"q": number}) is None
             assert cache.get_nowait({"q": number}) is None
+
+
+async def test_only_if_cached_never_computes_in_another_event_loop_either() -> None:
+    async with LLMCache() as cache:
+
+        async def elsewhere() -> None:
+            with pytest.raises(NotCachedError):
+                await cache.get_or_compute({"q": 1}, answer, only_if_cached=True)
+
+        await anyio.to_thread.run_sync(anyio.run, elsewhere)
+        assert cache.stats().computations == 0
 
 
 async def test_a_hit_is_counted_once_whatever_verb_it_came_by() -> None:
@@ -82,7 +98,9 @@ def test_the_error_page_names_every_public_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.relative_to(ROOT).as_posix()
+    "page",
+    [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
 def test_a_page_stands_alone(page: Path) -> None:
     text = page.read_text()
