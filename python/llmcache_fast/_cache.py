@@ -18,13 +18,12 @@ from llmcache_fast._codec import decode, encode
 from llmcache_fast._computing import Answer, Computing, entry_of
 from llmcache_fast._core import Clock, Engine
 from llmcache_fast._decorator import Cached, cached
-from llmcache_fast._entry import CacheResult, Computed, Entry, Facts, Invalidation, of_stored_form
+from llmcache_fast._entry import CacheResult, Computed, Entry, Invalidation, of_stored_form
 from llmcache_fast._errors import CacheClosedError, ConfigurationError, UnstorableValueError
-from llmcache_fast._freshness import MICROS, lifetime
 from llmcache_fast._explain import Explanation, Recent
+from llmcache_fast._freshness import MICROS
 from llmcache_fast._lookup import Lookup
 from llmcache_fast._options import (
-    CALL_OPTIONS,
     DEFAULT_DEADLINE,
     DEFAULT_MEMORY,
     UNSET,
@@ -38,7 +37,7 @@ from llmcache_fast._options import (
     options_of,
 )
 from llmcache_fast._stats import CacheStats, memory_stats
-from llmcache_fast._streams import Source, Streams, StreamReader
+from llmcache_fast._streams import Source, StreamReader, Streams
 from llmcache_fast._usage import PriceTable, Usage
 from llmcache_fast.actors.flights import Flights
 from llmcache_fast.actors.write_behind import WriteReport
@@ -72,7 +71,7 @@ class LLMCache(Engine):
             `anthropic.messages`.
         normalize: `"NFC"` puts all strings of requests into Unicode normalisation form C first.
         jitter: Share of `ttl` that is taken off at random, so that entries do not expire together; 0 to 0.5.
-        negative_ttl: Seconds in which a deterministic refusal (400, 404, 413, 422, ...) is remembered; 0 never.
+        negative_ttl: Seconds in which a deterministic refusal (400, 404, 413, 422, ...) is kept; 0 never.
         deadline: Seconds after which a computation is cancelled and detached.
         on_abandon: What becomes of a computation nobody waits for: `finish` it (its tokens are paid for) or
             `cancel` it.
@@ -134,7 +133,6 @@ class LLMCache(Engine):
                 normalize=normalize,
                 clock=self._clock,
                 epoch=secrets.randbits(63) | 1,
-                options=CALL_OPTIONS,
                 alone=not self._tiers,
             )
         except ValueError as error:
@@ -286,14 +284,18 @@ class LLMCache(Engine):
             if view is not None and self._clock() < view.fresh_until:
                 entry = entry_of(view, key, namespace)
                 try:
-                    return self._result(decode(entry.content, entry.payload, type), entry, "hit", "memory", False)
+                    return self._result(
+                        decode(entry.content, entry.payload, type), entry, "hit", "memory", False
+                    )
                 except UnstorableValueError:
                     pass
         answer = await self._answer(key, request, compute, type, namespace, options)
         landing = answer.landing
         value = self._computing.value(landing, type)
         if landing.entry is None:
-            return CacheResult(value=value, status=answer.status, fingerprint=key, superseded=answer.superseded)
+            return CacheResult(
+                value=value, status=answer.status, fingerprint=key, superseded=answer.superseded
+            )
         return self._result(value, landing.entry, answer.status, landing.tier, answer.superseded)
 
     def _result(
@@ -339,7 +341,9 @@ class LLMCache(Engine):
         key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
         checked = call_options(self.options, options)
         self._check_loop()
-        return await self._streams.open(key, source, namespace_of(namespace or self.options.namespace), checked)
+        return await self._streams.open(
+            key, source, namespace_of(namespace or self.options.namespace), checked
+        )
 
     async def get_many(
         self,
@@ -401,7 +405,9 @@ class LLMCache(Engine):
         key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
         name = namespace_of(namespace or self.options.namespace)
         checked = call_options(self.options, options)
-        computed: Computed[Any] = value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
+        computed: Computed[Any] = (
+            value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
+        )
         encode(computed.value, type)
         await self._lookup.prepare(name)
         self._flights.supersede_flight(key)
@@ -506,7 +512,9 @@ class LLMCache(Engine):
 
     # -- looking in -----------------------------------------------------------------------------------
 
-    def explain(self, request: Any, *, namespace: str | None = None, profile: str | None = None) -> Explanation:
+    def explain(
+        self, request: Any, *, namespace: str | None = None, profile: str | None = None
+    ) -> Explanation:
         """Each field of a request with the rule that kept, dropped or defaulted it; for a request without an
         entry in memory, the nearest requests stored lately and the fields that differ. Shows no values.
         """
@@ -548,6 +556,7 @@ class LLMCache(Engine):
     @overload
     def cached(
         self,
+        /,
         *,
         label: str | None = None,
         version: str | int | None = None,
@@ -576,8 +585,8 @@ class LLMCache(Engine):
     def _check_loop(self) -> None:
         if anyio.lowlevel.current_token() != self._loop:
             raise CacheClosedError(
-                "the cache was opened in another event loop; hits and `get_nowait` work here, but to compute, "
-                "open a cache in this loop (a disk tier shares entries) or use SyncLLMCache from threads"
+                "the cache was opened in another event loop; hits and `get_nowait` work here, but to "
+                "compute, open a cache in this loop (a disk tier shares entries), or SyncLLMCache in threads"
             )
 
 
@@ -600,7 +609,7 @@ def _after_fork() -> None:
     # The child has no event loop of ours and other threads' locks may be held: it starts clean.
     for cache in list(_open_caches):
         cache._set_open(False)
-        cache._exits = None
+        cache._exits = None  # noqa: SLF001 - of this module's own class
         _inherited.append(cache)
     _open_caches.clear()
 

@@ -64,13 +64,13 @@ def decode(content: Content, payload: bytes | str, kind: Any = None) -> Any:
         if kind is None or kind is Any:
             if content in ("bytes", "text"):
                 return payload
-            return (msgspec.msgpack if content == "msgpack" else msgspec.json).decode(payload)
+            return _decoder(content, Any).decode(payload)
         if content in ("bytes", "text"):
             return payload if type(payload) is kind else msgspec.convert(payload, kind)
         if hasattr(kind, "model_validate_json"):
             if content == "json":
                 return kind.model_validate_json(payload)
-            return kind.model_validate(msgspec.msgpack.decode(payload))
+            return kind.model_validate(_decoder(content, Any).decode(payload))
         return _decoder(content, kind).decode(payload)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise UnstorableValueError(

@@ -12,7 +12,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import anyio
 import msgspec
@@ -68,6 +68,9 @@ class Recorder(Protocol):
     def end(self) -> None: ...
 
 
+R = TypeVar("R", bound=Recorder)
+
+
 class Answer(NamedTuple):
     """What one caller gets."""
 
@@ -115,7 +118,12 @@ class Computing:
         self.saved = 0
 
     async def answer(
-        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+        self,
+        key: bytes,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
     ) -> Answer:
         """The answer to one call that found nothing fresh in memory."""
         if not options.refresh:
@@ -125,7 +133,7 @@ class Computing:
             self._raise_remembered(key)
         flight = self._flights.get(key)
         if flight is not None and not options.refresh:
-            self._add_targets(flight, options)
+            self.add_targets(flight, options)
             self._flights.joined()
             status: Status | None = "joined"
         elif options.only_if_cached:
@@ -173,7 +181,12 @@ class Computing:
     # -- what is there, but old -----------------------------------------------------------------------
 
     def _stale(
-        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+        self,
+        key: bytes,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
     ) -> Landing | None:
         view = self._engine._peek(key)
         if view is None:
@@ -195,7 +208,12 @@ class Computing:
     # -- flights --------------------------------------------------------------------------------------
 
     def _start(
-        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+        self,
+        key: bytes,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
     ) -> Flight:
         async def run(flight: Flight) -> Landing:
             return await self._run(flight, compute, kind, options)
@@ -211,12 +229,18 @@ class Computing:
             namespace, key, list(options.tags), options.label, list(options.depends_on)
         )
 
-    def _add_targets(self, flight: Flight, options: CallOptions) -> None:
-        """A caller that joins brings its own tags: the entry must go when any of them is invalidated."""
-        new = tuple(tag for tag in options.tags if tag not in flight.tags)
-        if new:
-            flight.tags += new
-            flight.targets.update(self._engine._named_targets(flight.namespace, tags=list(new)))
+    def add_targets(self, flight: Flight, options: CallOptions) -> None:
+        """A caller that joins brings its own tags and versions: the entry must go with any of them.
+
+        An entry has one label, that of the caller who started its flight.
+        """
+        tags = tuple(tag for tag in options.tags if tag not in flight.tags)
+        versions = tuple(name for name in options.depends_on if name not in flight.depends_on)
+        if tags or versions:
+            flight.tags += tags
+            flight.depends_on += versions
+            named = self._engine._named_targets(flight.namespace, tags=list(tags), versions=list(versions))
+            flight.targets.update(named)
 
     async def _run(
         self, flight: Flight, compute: Callable[..., Awaitable[Any]], kind: Any, options: CallOptions
@@ -253,8 +277,8 @@ class Computing:
     async def record(
         self,
         flight: Flight,
-        source: Callable[[Recorder], Awaitable[None]],
-        recorder: Recorder,
+        source: Callable[[R], Awaitable[None]],
+        recorder: R,
         options: CallOptions,
     ) -> Landing:
         """Run the source of a stream and keep what it commits."""
@@ -320,7 +344,7 @@ class Computing:
             facts=Facts(
                 tags=tags,
                 label=options.label,
-                depends_on=options.depends_on,
+                depends_on=tuple(dict.fromkeys((*options.depends_on, *flight.depends_on))),
                 model=computed.model,
                 usage=computed.usage,
                 compute_micros=max(0, now - started),
@@ -335,7 +359,9 @@ class Computing:
         self._store(flight, entry, computed, options, ttl, here)
         return Landing(entry, None, "miss", None)
 
-    def put(self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions) -> bool:
+    def put(
+        self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions
+    ) -> bool:
         """Store a value that the caller has; whether memory took it."""
         targets = self.targets(key, namespace, options)
         flight = Flight(key, namespace, 0, set(targets), options.tags)
@@ -345,7 +371,12 @@ class Computing:
         return self.counts["stored"] > before
 
     async def alone(
-        self, key: bytes, compute: Callable[..., Awaitable[Any]], kind: Any, namespace: str, options: CallOptions
+        self,
+        key: bytes,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
     ) -> Answer:
         """As `answer`, from an event loop the flights do not belong to: computed in the caller's own task,
         kept in memory only."""
@@ -361,11 +392,17 @@ class Computing:
         return self._told(landing, "miss", flight.superseded)
 
     def _store(
-        self, flight: Flight, entry: Entry, computed: Computed[Any], options: CallOptions, ttl: float | None, here: bool
+        self,
+        flight: Flight,
+        entry: Entry,
+        computed: Computed[Any],
+        options: CallOptions,
+        ttl: float | None,
+        here: bool,
     ) -> None:
         if not (options.store and computed.store) or ttl == 0:
             self.not_stored["option"] += 1
-        elif not self._admit(computed.value):
+        elif not self._admitted(computed.value):
             self.not_stored["admission"] += 1
         elif flight.superseded:
             self.not_stored["superseded"] += 1
@@ -379,6 +416,17 @@ class Computing:
                 self.counts["stored"] += 1
             else:
                 self.not_stored[outcome] += 1
+
+    def _admitted(self, value: Any) -> bool:
+        try:
+            return bool(self._admit(value))
+        except Exception as error:  # noqa: BLE001 - what was paid for goes to the callers, whatever the rule does
+            warnings.warn(
+                f"a computed value was not stored: the admission rule raised {type(error).__name__}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return False
 
     def _cost(self, computed: Computed[Any]) -> int:
         if computed.cost is not None:
@@ -456,7 +504,7 @@ async def _call(compute: Callable[..., Awaitable[Any]], context: Context) -> Any
     awaitable = compute(context) if _takes_argument(compute) else compute()
     if not inspect.isawaitable(awaitable):
         raise TypeError(
-            f"compute must be an async callable; it returned a {type(awaitable).__name__} instead of an awaitable"
+            f"compute must be an async callable; it returned a {type(awaitable).__name__}, no awaitable"
         )
     return await awaitable
 

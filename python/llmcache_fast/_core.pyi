@@ -1,17 +1,25 @@
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, final, overload
+from typing import Any, Literal, Self, TypeVar, final, overload
+
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "ENVELOPE_OVERHEAD",
+    "ENVELOPE_VERSION",
+    "Clock",
+    "DiskStore",
+    "Encoded",
+    "Engine",
+    "Envelope",
+    "View",
+    "decode_envelope",
+    "encode_envelope",
+    "fingerprint",
+]
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
-
-def fingerprint(
-    request: object,
-    namespace: str = "default",
-    profile: str = "generic",
-    variant: object = None,
-    normalize: str | None = None,
-) -> bytes: ...
 
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
@@ -134,11 +142,13 @@ def fingerprint(
         ValueError: an unknown profile or normalisation.
     """
 
+@disjoint_base
 class Clock:
     """Microseconds since 1970: the machine's, until a time is `set`."""
 
-    def __new__(cls, *_arguments: Any) -> Clock: ...
-    def __call__(self) -> int: ...
+    def __new__(cls, *_arguments: Any) -> Self: ...
+    # The interpreter sees no more of a call's parameters than this; there are none.
+    def __call__(self, /, *args: Any, **kwargs: Any) -> int: ...
     def set(self, time: int) -> None: ...
 
 @final
@@ -177,10 +187,11 @@ class View:
     @property
     def facts(self) -> bytes: ...
 
+@disjoint_base
 class Engine:
     """The hot half of `LLMCache`: fingerprint, look-up in memory and validity in one call."""
 
-    def __new__(cls, *_arguments: Any, **_options: Any) -> Engine: ...
+    def __new__(cls, *_arguments: Any, **_options: Any) -> Self: ...
     def fingerprint(
         self,
         request: Any,
@@ -327,7 +338,6 @@ class Engine:
         normalize: str | None,
         clock: Clock,
         epoch: int,
-        options: frozenset[str],
         alone: bool,
     ) -> None: ...
     def _set_open(self, open: bool) -> None: ...

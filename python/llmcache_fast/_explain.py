@@ -7,7 +7,7 @@ no text at all.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -58,7 +58,8 @@ class Explanation(msgspec.Struct, frozen=True):
 class _Engine(Protocol):
     options: Any
 
-    def fingerprint(self, request: Any, **options: Any) -> bytes: ...
+    @property
+    def fingerprint(self) -> Callable[..., bytes]: ...
     def _explain(self, request: Any, profile: str | None = ...) -> list[tuple[str, Any, str]]: ...
     def _peek(self, key: bytes) -> Any: ...
 

@@ -286,12 +286,11 @@ class Lookup:
                 self._write(floor, entry._replace(fresh_until=min(now, entry.fresh_until)))
         return found
 
-
     async def _keep_clean(self, floor: Floor) -> None:
         while True:
             await anyio.sleep(PURGE_EVERY)
             try:
-                while floor.available and await floor.tier.purge(self._clock()) >= 1000:
+                while floor.available and await floor.tier.purge(self._clock()) >= 1000:  # noqa: ASYNC110 - a pace
                     await anyio.sleep(0.05)
             except TierError as error:
                 floor.failed("purge", error)

@@ -134,7 +134,9 @@ def names(option: str, value: object) -> tuple[str, ...]:
 def label_of(value: object) -> str:
     """A label: a path without a pattern in it."""
     if not isinstance(value, str) or not value or len(value) > 512:
-        raise ConfigurationError("label: must be a path of 1 to 512 characters, such as 'content/blog/ai-trends'")
+        raise ConfigurationError(
+            "label: must be a path of 1 to 512 characters, such as 'content/blog/ai-trends'"
+        )
     if "*" in value or value.startswith("/") or "//" in value:
         raise ConfigurationError(
             f"label: {value!r} must be a plain path without '*', empty parts or a leading slash"

@@ -83,5 +83,7 @@ class CacheStats(msgspec.Struct, frozen=True):
 
 def memory_stats(shards: list[dict[str, int]]) -> MemoryStats:
     """The sum over the shards."""
-    total: dict[str, Any] = {name: sum(shard[name] for shard in shards) for name in MemoryStats.__struct_fields__}
+    total: dict[str, Any] = {
+        name: sum(shard[name] for shard in shards) for name in MemoryStats.__struct_fields__
+    }
     return MemoryStats(**total)

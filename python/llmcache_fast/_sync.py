@@ -61,7 +61,9 @@ class SyncLLMCache:
     def get_or_compute(self, request: Any, compute: Callable[..., Any], **options: Any) -> Any:
         """See `LLMCache.get_or_compute`."""
         if "refresh" not in options:
-            scope = {name: options[name] for name in ("type", "namespace", "profile", "variant") if name in options}
+            scope = {
+                name: options[name] for name in ("type", "namespace", "profile", "variant") if name in options
+            }
             value = self._cache.get_nowait(request, UNSET, **scope)
             if value is not UNSET:
                 return value
@@ -127,7 +129,8 @@ class SyncLLMCache:
 
 
 def _in_thread(compute: Callable[..., Any]) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(compute) or inspect.iscoroutinefunction(getattr(compute, "__call__", None)):  # noqa: B004 - its kind is asked, not whether it is there
+    method = getattr(compute, "__call__", None)  # noqa: B004 - its kind is asked, not whether it is there
+    if inspect.iscoroutinefunction(compute) or inspect.iscoroutinefunction(method):
         return compute
 
     @functools.wraps(compute)

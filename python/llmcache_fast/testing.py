@@ -14,8 +14,9 @@ import anyio
 import anyio.lowlevel
 
 from llmcache_fast._core import Clock
+from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
-from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord, Tier
+from llmcache_fast.tiers.base import PutReport, StoredRecord, Tier
 
 T = TypeVar("T")
 

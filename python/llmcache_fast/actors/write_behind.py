@@ -82,12 +82,7 @@ class _Item:
 
 
 class WriteBehind:
-    """One pending write per fingerprint, bounded in items and bytes, drained in batches by `run`.
-
-    >>> buffer = WriteBehind(tier)                      # doctest: +SKIP
-    >>> await group.start(buffer.run)                   # doctest: +SKIP
-    >>> await buffer.put(record)                        # doctest: +SKIP
-    """
+    """One pending write per fingerprint, bounded in items and bytes, drained in batches by `run`."""
 
     def __init__(
         self,
@@ -197,7 +192,7 @@ class WriteBehind:
         while any(self._writing.get(key) is item for key, item in pending):
             await self._progress.wait()
 
-    async def flush(self, timeout: float | None = None) -> WriteReport:  # noqa: ASYNC109 - reports, not raises
+    async def flush(self, timeout: float | None = None) -> WriteReport:
         """Wait until all that is buffered now is written or given up, `timeout` seconds at most."""
         before, last = self._counts.copy(), self._number
         with anyio.move_on_after(timeout):
@@ -205,7 +200,7 @@ class WriteBehind:
                 await self._progress.wait()
         return self._report(before)
 
-    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:  # noqa: ASYNC109 - reports, not raises
+    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:
         """Take no more, drain under a shielded deadline of `timeout` seconds, and report."""
         before = self._counts.copy()
         self._closed = True

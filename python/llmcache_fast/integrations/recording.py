@@ -227,10 +227,7 @@ class _Watch:
             return self._recording.judge_whole(b"".join(self._parts))
         if self._scanner.overflowed:
             return Verdict("too_large")
-        verdict = self._judge.verdict()
-        if not self._ended:
-            return verdict._replace(refused=verdict.refused or "interrupted")
-        return verdict
+        return self._judge.verdict()
 
 
 async def _drain(chunks: Any) -> None:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from llmcache_fast._entry import NEVER as NEVER
-
 
 class StoredRecord(NamedTuple):
     """One record on its way into a tier: the envelope and the few facts a store needs to manage it."""

@@ -32,7 +32,6 @@ _THREADS = 4
 """Worker threads of one tier: three reads and a write can run at once in the store."""
 
 
-
 class DiskTier:
     """Entries in one folder of a local disk, shared by the processes of a machine, bounded in bytes.
 

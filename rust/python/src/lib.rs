@@ -17,6 +17,7 @@ mod engine;
 mod entries;
 mod envelope;
 mod error;
+mod hot;
 mod keyer;
 mod leaf;
 mod memo;
@@ -58,6 +59,7 @@ fn fingerprint<'py>(
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(fingerprint, module)?)?;
     module.add_class::<engine::Engine>()?;
+    hot::init(&module.py().get_type::<engine::Engine>())?;
     module.add_class::<clock::Clock>()?;
     module.add_class::<stored::Encoded>()?;
     module.add_class::<stored::View>()?;

@@ -70,6 +70,8 @@ def bind(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        # From here on a client may connect: it waits in the backlog until the server accepts.
+        listener.listen(2048)
     except OSError:
         listener.close()
         raise

@@ -52,7 +52,7 @@ impl Expiry {
     pub(super) fn tidy(&mut self, live: usize, deadline_of: impl Fn(u32) -> Option<i64>) {
         if self.heap.is_littered(live) {
             let base = self.base;
-            self.heap.retain(|tick, slot| {
+            self.heap.retain(live, |tick, slot| {
                 let deadline = deadline_of(slot)?;
                 (ticks(base?, deadline)? == tick).then_some(tick)
             });
