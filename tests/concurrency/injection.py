@@ -22,7 +22,7 @@ from unittest import mock
 import anyio
 import anyio.lowlevel
 
-from llmcache_fast import FlightCancelled, FlightDeadlineExceeded, LLMCache
+from llmcache_fast import FlightCancelled, FlightDeadlineExceeded, LLMCache, Recorder
 from llmcache_fast.actors.flights import Flight, Flights
 from llmcache_fast.testing import ManualClock
 
@@ -161,6 +161,35 @@ class World:
 
         await self.act(name, ask)
 
+    async def source(self, recorder: Recorder) -> None:
+        """The provider, streaming: the version comes last, so that half an answer is none."""
+        recorder.begin(b"head")
+        seen = self.version
+        for _ in range(self.pauses):
+            await self.pause()
+            recorder.write(b"...")
+        recorder.write(str(seen).encode())
+        await self.pause()
+        self.finished.add(seen)
+        recorder.commit()
+
+    async def read(self, name: str, **options: Any) -> None:
+        """A caller that reads a stream to its end."""
+        since = self.acknowledged
+
+        async def ask() -> None:
+            try:
+                async with await self.cache.stream(REQUEST, self.source, **options) as reader:
+                    chunks = [chunk async for chunk in reader]
+            except Exception as error:
+                self.outcomes[name] = Outcome("error", error)
+            else:
+                self.outcomes[name] = Outcome("value", chunks)
+                self.expect(len(chunks) == self.pauses + 1, f"{name} got {len(chunks)} chunks")
+                self.expect(int(chunks[-1]) >= since, f"I1: {name} got a stream from before an invalidation")
+
+        await self.act(name, ask)
+
     async def invalidate(self, name: str, **targets: Any) -> None:
         """Changes the world and says so."""
 
@@ -243,6 +272,8 @@ class Scenario:
     tiers: Callable[[ManualClock], list[Any]] = lambda _: []
     fails_with: type[Exception] | None = None
     """What the computation raises, when it is one that fails."""
+    streams: bool = False
+    """The callers read streams."""
 
 
 def injected(flights: type[Flights], injection: Injection) -> type[Flights]:
@@ -280,7 +311,11 @@ async def _run(scenario: Scenario, injection: Injection) -> None:
             await anyio.wait_all_tasks_blocked()
             injection.armed = False
             _check_rest(world)
-            await _check_usable(world)
+            if scenario.streams:
+                await world.read("afterwards")
+            else:
+                _check_stored(world)
+                await _check_usable(world)
     left = [task for task in anyio.get_running_tasks() if task.id not in before]
     world.expect(not left, f"{len(left)} tasks were left behind")
     if not (injection.fired and injection.mode == "program"):
@@ -299,6 +334,9 @@ def _check_rest(world: World) -> None:
     world.expect(statistics.waiting == 0, f"{statistics.waiting} waiters were never counted out")
     world.expect(statistics.orphans == 0, f"{statistics.orphans} orphans were never counted out")
     world.expect(not flights._table, "a flight was left in the table")
+
+
+def _check_stored(world: World) -> None:
     stored = world.cache.get_nowait(REQUEST)
     if stored is not None:
         world.expect(stored["version"] in world.finished, "I5: something is stored that was never computed")
@@ -314,7 +352,7 @@ async def _check_usable(world: World) -> None:
 
 def _check_outcomes(scenario: Scenario, world: World) -> None:
     injection = world.injection
-    for name in scenario.waiters:
+    for name in (*scenario.waiters, *(("afterwards",) if scenario.streams else ())):
         outcome = world.outcomes.get(name)
         if outcome is None or outcome.kind == "cancelled":
             own = outcome is not None and injection.fired and injection.victim == name

@@ -119,6 +119,30 @@ async def refreshed(world: World) -> None:
     await world.call("late")
 
 
+async def streamed(world: World) -> None:
+    """Readers of one stream that come one after the other, some when it runs already."""
+    async with anyio.create_task_group() as tasks:
+        for name in ("leader", "second", "third"):
+            tasks.start_soon(world.read, name)
+            await anyio.lowlevel.checkpoint()
+    await world.read("late")
+
+
+async def streamed_and_invalidated(world: World) -> None:
+    async with anyio.create_task_group() as tasks:
+        for name in ("leader", "second"):
+            tasks.start_soon(partial(world.read, name, tags=["t"]))
+            await anyio.lowlevel.checkpoint()
+        tasks.start_soon(partial(world.invalidate, "invalidator", tags=["t"]))
+        await anyio.lowlevel.checkpoint()
+        tasks.start_soon(world.read, "third")
+    await world.read("late")
+
+
+def no_tier(_: ManualClock) -> list[Any]:
+    return []
+
+
 def tier(clock: ManualClock) -> list[Any]:
     return [MemoryTier(clock=clock)]
 
@@ -162,6 +186,17 @@ SCENARIOS = [
         tiers=tier,
     ),
 ]
+SCENARIOS += [
+    Scenario(
+        name, play, ("leader", "second", "third", "computation", "flight"), CALLERS, streams=True, tiers=tiers
+    )
+    for name, play, tiers in (
+        ("streamed", streamed, no_tier),
+        ("streamed and invalidated", streamed_and_invalidated, no_tier),
+        ("streamed over a tier", streamed, tier),
+    )
+]
+STREAMED = next(scenario for scenario in SCENARIOS if scenario.name == "streamed and invalidated")
 CASES = [
     pytest.param(scenario, victim, id=f"{scenario.name}-{victim}")
     for scenario in SCENARIOS
@@ -195,8 +230,10 @@ def test_the_whole_program_at_every_await(scenario: Scenario, victim: str, anyio
 def test_the_awaits_of_the_flight_are_found(anyio_backend: str) -> None:
     """Three of the computation; over a tier also those of the read before it."""
     plain = explore(BURST, "flight", anyio_backend)
+    streamed = explore(STREAMED, "flight", anyio_backend)
     tiered = explore(next(s for s in SCENARIOS if s.name == "burst over a tier"), "flight", anyio_backend)
     assert plain >= 3
+    assert streamed >= 4
     assert tiered > plain
 
 
@@ -206,7 +243,7 @@ def test_the_awaits_of_the_flight_are_found(anyio_backend: str) -> None:
 class SharedFuture(Flights):
     """Callers await the computation itself, as with a bare future: one caller's cancellation cancels it."""
 
-    async def join(self, flight: Flight, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def join(self, flight: Flight, timeout: float | None = None) -> Any:
         try:
             return await super().join(flight, timeout)
         except anyio.get_cancelled_exc_class():
@@ -226,7 +263,7 @@ class LeaderComputes(Flights):
         flight.attachment = run
         return flight
 
-    async def join(self, flight: Flight, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def join(self, flight: Flight, timeout: float | None = None) -> Any:
         run, flight.attachment = flight.attachment, None
         if run is not None:
             await self._fly(flight, run)
@@ -284,7 +321,7 @@ class JoinsSuperseded(Flights):
 class BareCancellation(Flights):
     """A cancellation that the computation raised reaches its waiters as one."""
 
-    async def join(self, flight: Flight, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    async def join(self, flight: Flight, timeout: float | None = None) -> Any:
         try:
             return await super().join(flight, timeout)
         except FlightCancelled:
@@ -323,6 +360,8 @@ class NeverJoins(Flights):
         (JoinsSuperseded, INVALIDATED, "third", "I1"),
         (BareCancellation, BURST, "computation", "I3"),
         (NeverJoins, BURST, "leader", "I4"),
+        (ForgetsToSupersede, STREAMED, "second", "I1"),
+        (JoinsSuperseded, STREAMED, "third", "I1"),
     ],
 )
 def test_planted_bugs_are_found(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from llmcache_fast._entry import NEVER
 from llmcache_fast.testing import MemoryTier
-from llmcache_fast.tiers.base import NEVER, Authority, PutReport, Tier, clock_micros
+from llmcache_fast.tiers.base import Authority, PutReport, Tier, clock_micros
 from llmcache_fast.tiers.disk import DiskTier
 
 

@@ -11,8 +11,9 @@ import anyio
 import pytest
 
 from llmcache_fast._core import DiskStore
+from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
-from llmcache_fast.tiers.base import NEVER, StoredRecord
+from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.disk import DiskTier
 from tests.faults.disk_worker import MAX_BYTES, envelope, key
 

@@ -6,9 +6,10 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
-from llmcache_fast.tiers.base import NEVER, StoredRecord
+from llmcache_fast.tiers.base import StoredRecord
 
 RECORD = StoredRecord(bytes(32), b"x", 1, 1, NEVER, 0)
 

@@ -190,6 +190,26 @@ fn the_files_stay_within_the_bound() {
 }
 
 #[test]
+fn a_smaller_bound_than_last_time_is_reached_by_writing() {
+    let folder = temp();
+    let envelope = vec![3; 5_000];
+    let large = DiskStore::open(folder.path(), 32 * MIB, BUDGET).unwrap();
+    for batch in 0..20 {
+        let records: Vec<_> = (0..100).map(|n| record(batch * 100 + n, &envelope)).collect();
+        large.put_many(&records, 0).unwrap();
+    }
+    drop(large);
+    assert!(file_bytes(folder.path()) > 10_000_000);
+    let small = DiskStore::open(folder.path(), 4 * MIB, BUDGET).unwrap();
+    for n in 5000..5040 {
+        small.put_many(&[record(n, &envelope)], 0).unwrap();
+    }
+    assert!(file_bytes(folder.path()) <= 4 * MIB + 100);
+    assert!(get(&small, 5039).is_some());
+    assert_eq!(small.check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
 fn eviction_takes_the_expired_then_the_cheap_then_the_long_unread() {
     let folder = temp();
     let store = DiskStore::open(folder.path(), 4 * MIB, BUDGET).unwrap();
