@@ -1,8 +1,11 @@
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
+
+from llmcache_fast._options import Unset
 
 __all__ = [
     "ENVELOPE_OVERHEAD",
@@ -20,6 +23,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
+_Seconds = float | timedelta
 
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
@@ -294,7 +298,16 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-        **options: Any,
+        ttl: _Seconds | None | Unset = ...,
+        stale_while_revalidate: _Seconds | Unset = ...,
+        stale_if_error: _Seconds | Unset = ...,
+        tags: Sequence[str] | Unset = ...,
+        label: str | None | Unset = ...,
+        depends_on: Sequence[str] | Unset = ...,
+        timeout: _Seconds | None | Unset = ...,
+        refresh: bool = ...,
+        only_if_cached: bool = ...,
+        store: bool = ...,
     ) -> Awaitable[_T]:
         """The value of a request: from a tier, a computation that is running, or `compute`. Awaitable.
 
@@ -311,13 +324,19 @@ class Engine:
             namespace: In place of the cache's own.
             profile: In place of the cache's own.
             variant: A string or integer that asks for an independent sample.
-            **options: `ttl`, `stale_while_revalidate`, `stale_if_error` (seconds, in place of the cache's
-                own); `tags`, `label`, `depends_on` (by which the entry can be invalidated); `timeout`
-                (seconds this caller waits); `refresh=True` (compute even if there is an entry);
-                `only_if_cached=True` (never compute); `store=False` (do not keep).
+            ttl: Seconds the entry is fresh, in place of the cache's own; None never expires, 0 stores nothing.
+            stale_while_revalidate: Seconds after `ttl` in which an old value is returned at once.
+            stale_if_error: Seconds after `ttl` in which an old value stands in for a failed computation.
+            tags: By which the entry can be invalidated; at most 256 strings of 1 to 256 characters.
+            label: A path by which it can be, such as `content/blog/ai`; at most 512 characters.
+            depends_on: Names whose `bump_version` invalidates it.
+            timeout: Seconds this caller waits; the computation goes on for the others.
+            refresh: Compute even if there is an entry.
+            only_if_cached: Never compute.
+            store: False computes and does not keep.
 
         Raises:
-            Exception: what `compute` raised, an instance of this caller's own, unless a stale value stands in.
+            Exception: what `compute` raised, an instance of this caller's own; not if a stale value stands in.
             CacheClosedError: the cache is not open.
             UnkeyableRequestError: the request has no canonical form.
             ConfigurationError: an option that cannot work.

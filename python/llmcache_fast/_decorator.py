@@ -15,7 +15,8 @@ T = TypeVar("T")
 
 
 class _Cache(Protocol):
-    def get_or_compute(self, request: Any, compute: Any, **options: Any) -> Awaitable[Any]: ...
+    @property
+    def get_or_compute(self) -> Callable[..., Awaitable[Any]]: ...
 
     @property
     def fingerprint(self) -> Callable[..., bytes]: ...
