@@ -1,7 +1,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, final, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -23,7 +23,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
-_Seconds = float | timedelta
+_Seconds: TypeAlias = float | timedelta
 
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
@@ -298,13 +298,13 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-        ttl: _Seconds | None | Unset = ...,
+        ttl: _Seconds | Unset | None = ...,
         stale_while_revalidate: _Seconds | Unset = ...,
         stale_if_error: _Seconds | Unset = ...,
         tags: Sequence[str] | Unset = ...,
-        label: str | None | Unset = ...,
+        label: str | Unset | None = ...,
         depends_on: Sequence[str] | Unset = ...,
-        timeout: _Seconds | None | Unset = ...,
+        timeout: _Seconds | Unset | None = ...,
         refresh: bool = ...,
         only_if_cached: bool = ...,
         store: bool = ...,
@@ -324,7 +324,7 @@ class Engine:
             namespace: In place of the cache's own.
             profile: In place of the cache's own.
             variant: A string or integer that asks for an independent sample.
-            ttl: Seconds the entry is fresh, in place of the cache's own; None never expires, 0 stores nothing.
+            ttl: Seconds the entry is fresh, in place of the cache's own; None: for ever, 0: not stored.
             stale_while_revalidate: Seconds after `ttl` in which an old value is returned at once.
             stale_if_error: Seconds after `ttl` in which an old value stands in for a failed computation.
             tags: By which the entry can be invalidated; at most 256 strings of 1 to 256 characters.
@@ -336,7 +336,7 @@ class Engine:
             store: False computes and does not keep.
 
         Raises:
-            Exception: what `compute` raised, an instance of this caller's own; not if a stale value stands in.
+            Exception: what `compute` raised, an instance of this caller's own; a stale value may stand in.
             CacheClosedError: the cache is not open.
             UnkeyableRequestError: the request has no canonical form.
             ConfigurationError: an option that cannot work.
