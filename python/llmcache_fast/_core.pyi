@@ -2,6 +2,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, final, overload
 
+from llmcache_fast._entry import Computed
+
 _T = TypeVar("_T")
 _D = TypeVar("_D")
 
@@ -167,6 +169,19 @@ class Engine:
         profile: str | None = None,
         variant: str | int | None = None,
     ) -> Any: ...
+    @overload
+    def get_or_compute(
+        self,
+        request: Any,
+        compute: Callable[..., Awaitable[Computed[_T]]],
+        *,
+        type: Any = None,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+        **options: Any,
+    ) -> Awaitable[_T]: ...
+    @overload
     def get_or_compute(
         self,
         request: Any,

@@ -45,7 +45,7 @@ def entries(draw: st.DrawFn) -> Entry:
         key=draw(st.binary(min_size=32, max_size=32)),
         namespace=draw(TEXT.filter(bool)),
         content=content,
-        payload=draw(TEXT if content == "text" else st.binary(max_size=2000)),
+        payload=draw(TEXT) if content == "text" else draw(st.binary(max_size=2000)),
         facts=draw(FACTS),
         created=draw(TIME),
         fresh_until=draw(TIME),

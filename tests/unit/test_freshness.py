@@ -49,7 +49,10 @@ def test_an_entry_only_grows_older(
 def test_the_borders() -> None:
     life = lifetime(0, 10, 60, 0, 0)
     assert life == (10 * MICROS, 70 * MICROS)
-    at = lambda seconds, swr=20.0: state(round(seconds * MICROS), *life, swr)  # noqa: E731
+
+    def at(seconds: float, swr: float = 20.0) -> str:
+        return state(round(seconds * MICROS), *life, swr)
+
     assert [at(0), at(9.999999), at(10), at(29.999999)] == ["fresh", "fresh", "stale", "stale"]
     assert [at(30), at(69.999999), at(70)] == ["fallback", "fallback", "gone"]
     assert at(10, 0.0) == "fallback", "no revalidating window: only for errors"

@@ -114,7 +114,8 @@ impl Engine {
     /// Ends an entry's freshness in memory; whether there was one.
     fn _expire(&self, key: Fingerprint) -> PyResult<bool> {
         let core = self.core()?;
-        Ok(core.l1.expire(&key, core.clock.now()))
+        // The clock of the look-ups: the exact one may be a tick ahead of it, and the entry fresh until then.
+        Ok(core.l1.expire(&key, core.clock.coarse()))
     }
 
     /// Empties memory; how many entries there were.
