@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,11 @@ async def test_it_stays_within_its_bytes(tmp_path: Path) -> None:
     clock = ManualClock()
     tier = DiskTier(tmp_path, max_bytes=1 << 20, budget=5.0, clock=clock)
     await tier.open()
-    for number in range(40):
-        key = number.to_bytes(32)
+    keys = [hashlib.sha256(bytes([number])).digest() for number in range(40)]
+    for number, key in enumerate(keys):
         await tier.put_many([StoredRecord(key, bytes([number]) * 50_000, 1, 1, NEVER, 1)])
     stats = await tier.stats()
     assert stats["bytes"] <= 1 << 20
     assert stats["evicted"] > 0
-    assert (await tier.get_many([(39).to_bytes(32)]))[0] is not None, "the newest is there"
+    assert (await tier.get_many(keys[-1:]))[0] is not None, "the newest is there"
     await tier.aclose()

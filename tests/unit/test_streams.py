@@ -155,9 +155,7 @@ async def test_an_error_before_the_head_is_the_callers(cache: LLMCache) -> None:
 async def test_an_error_after_the_head_comes_while_reading(cache: LLMCache) -> None:
     source = Source(error=ConnectionError("reset"), after=2)
     reader = await cache.stream(REQUEST, source)
-    got: list[bytes] = []
-    for _ in CHUNKS[:2]:
-        got.append(await anext(reader))
+    got = [await anext(reader) for _ in CHUNKS[:2]]
     with pytest.raises(ConnectionError, match="reset"):
         await anext(reader)
     assert got == CHUNKS[:2]
