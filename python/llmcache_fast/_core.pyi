@@ -5,6 +5,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
 
+from llmcache_fast._entry import Computed
 from llmcache_fast._options import Unset
 
 __all__ = [
@@ -289,6 +290,29 @@ class Engine:
         for `get`.
         """
 
+
+    @overload
+    def get_or_compute(
+        self,
+        request: Any,
+        compute: Callable[..., Awaitable[Computed[_T]]],
+        *,
+        type: Any = None,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+        ttl: _Seconds | Unset | None = ...,
+        stale_while_revalidate: _Seconds | Unset = ...,
+        stale_if_error: _Seconds | Unset = ...,
+        tags: Sequence[str] | Unset = ...,
+        label: str | Unset | None = ...,
+        depends_on: Sequence[str] | Unset = ...,
+        timeout: _Seconds | Unset | None = ...,
+        refresh: bool = ...,
+        only_if_cached: bool = ...,
+        store: bool = ...,
+    ) -> Awaitable[_T]: ...
+    @overload
     def get_or_compute(
         self,
         request: Any,

@@ -196,8 +196,11 @@ async def test_a_joining_callers_tags_count(cache: LLMCache) -> None:
         result = await cache.resolve(REQUEST, slow, tags=["second"])
         assert result.status == "joined"
 
+    async def first() -> None:
+        await cache.get_or_compute(REQUEST, slow)
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(cache.get_or_compute, REQUEST, slow)
+        tasks.start_soon(first)
         await started.wait()
         tasks.start_soon(join)
         await anyio.wait_all_tasks_blocked()
