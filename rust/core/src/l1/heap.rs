@@ -21,7 +21,10 @@ fn pack(key: u32, slot: u32) -> u64 {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the two halves of a packed item")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the two halves of a packed item"
+)]
 fn unpack(item: u64) -> (u32, u32) {
     ((item >> 32) as u32, item as u32)
 }
@@ -125,7 +128,8 @@ impl Heap {
             let Some(children) = items.get(child..items.len().min(child + 4)) else {
                 break;
             };
-            let Some((offset, &least)) = children.iter().enumerate().min_by_key(|(_, item)| **item) else {
+            let Some((offset, &least)) = children.iter().enumerate().min_by_key(|(_, item)| **item)
+            else {
                 break;
             };
             if least >= item {

@@ -38,7 +38,11 @@ impl Policy for Gdsf {
         self.0.forget(slots, slot);
     }
 
-    fn victim<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, _candidate: Option<&Candidate>) -> Option<Verdict> {
+    fn victim<S: Nodes<GreedyNode>>(
+        &mut self,
+        slots: &mut S,
+        _candidate: Option<&Candidate>,
+    ) -> Option<Verdict> {
         let (slot, priority) = self.0.least(slots, gain)?;
         self.0.sink(slots, slot, priority);
         Some(Verdict::Evict(slot))

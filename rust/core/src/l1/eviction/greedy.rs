@@ -81,7 +81,9 @@ impl Greedy {
         slots.node_mut(slot).priority = 0;
         let live = slots.len();
         if self.heap.is_littered(live) {
-            self.heap.retain(live, |bits, slot| is_queued(slots, slot, bits).then_some(bits));
+            self.heap.retain(live, |bits, slot| {
+                is_queued(slots, slot, bits).then_some(bits)
+            });
         }
     }
 
