@@ -72,10 +72,10 @@ fn benches(c: &mut Criterion) {
         &keys[at]
     };
     c.bench_function("hit/l1", |b| {
-        b.iter(|| matches!(l1.get(next(), 1, 1, |_| true), Lookup::Fresh(_)))
+        b.iter(|| matches!(l1.get(next(), 1, 1, |_| true), Lookup::Fresh(_)));
     });
     c.bench_function("hit/locked hashmap", |b| {
-        b.iter(|| black_box(map.lock().get(next()).copied()))
+        b.iter(|| black_box(map.lock().get(next()).copied()));
     });
 
     let full = L1::<NonZeroU64, ()>::new(Config::new(ENTRIES * (2048 + 170)));

@@ -498,8 +498,8 @@ impl<P: Policy> Model<P> {
         }
     }
 
-    fn apply(&mut self, op: Op) {
-        match op {
+    fn apply(&mut self, op: &Op) {
+        match *op {
             Op::Insert {
                 key: n,
                 bytes,
@@ -718,7 +718,7 @@ impl<P: Policy> Model<P> {
 fn agrees<P: Policy>(capacity: u64, shards: u32, ops: &[Op]) {
     let mut model = Model::<P>::new(capacity, shards);
     for op in ops {
-        model.apply(op.clone());
+        model.apply(op);
         model.agree();
     }
     let Model { l1, alive, .. } = model;

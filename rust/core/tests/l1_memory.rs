@@ -20,6 +20,10 @@ fn count(by: i64) {
     let _ = HELD.try_with(|held| held.set(held.get() + by));
 }
 
+fn bytes(layout: Layout) -> i64 {
+    i64::try_from(layout.size()).unwrap_or(i64::MAX)
+}
+
 fn held() -> u64 {
     HELD.with(|held| u64::try_from(held.get()).unwrap_or(0))
 }
@@ -27,13 +31,13 @@ fn held() -> u64 {
 // SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
+        count(bytes(layout));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as i64));
+        count(-bytes(layout));
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }

@@ -105,7 +105,12 @@ fn api(mixed: bool) -> Trace {
 
 /// Agents: interleaved sessions that repeat their own recent steps, with inputs that grow, and then
 /// fall silent for ever.
-#[expect(clippy::cast_precision_loss, reason = "steps are few")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers"
+)]
 fn agents(mixed: bool) -> Trace {
     struct Session {
         id: u64,

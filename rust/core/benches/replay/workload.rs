@@ -49,7 +49,10 @@ impl Trace {
     /// an id are those of its first row.
     pub(crate) fn read(path: &str) -> Self {
         let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let reader: Box<dyn Read> = if path.ends_with(".gz") {
+        let reader: Box<dyn Read> = if std::path::Path::new(path)
+            .extension()
+            .is_some_and(|end| end == "gz")
+        {
             Box::new(flate2::read::GzDecoder::new(file))
         } else {
             Box::new(file)

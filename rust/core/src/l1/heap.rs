@@ -1,6 +1,6 @@
 //! A 4-ary min-heap of `(u32 key, u32 slot)` packed into one `u64`, with lazy deletion.
 //!
-//! Used twice: by expiry (key = time) and by the GreedyDual policies (key = bits of a positive
+//! Used twice: by expiry (key = time) and by the `GreedyDual` policies (key = bits of a positive
 //! `f32`, which order as integers). Four children lie in 32 bytes, mostly one cache line, and
 //! nothing in the entries points back into the heap: a sift moves eight bytes and touches no
 //! entry. The price is that removed entries leave dead items behind; the owner recognises them

@@ -117,10 +117,6 @@ impl<V, F, P: Policy> L1<V, F, P> {
     fn shard(&self, key: &[u8; 32]) -> &Lock<Shard<V, F, P>> {
         // Other bytes than those that choose the index cell.
         let bits = u32::from_le_bytes([key[4], key[5], key[6], key[7]]);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "below the number of shards"
-        )]
         let at = ((u64::from(bits) * self.shards.len() as u64) >> 32) as usize;
         &self.shards[at].0
     }

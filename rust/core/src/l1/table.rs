@@ -126,9 +126,7 @@ impl Index {
 /// Multiply-shift instead of a mask, so that any size will do and growth need not double.
 #[inline]
 fn home(tag: u32, size: usize) -> usize {
-    #[expect(clippy::cast_possible_truncation, reason = "below `size`")]
-    let at = ((u64::from(tag) * size as u64) >> 32) as usize;
-    at
+    ((u64::from(tag) * size as u64) >> 32) as usize
 }
 
 fn grown(size: usize) -> usize {

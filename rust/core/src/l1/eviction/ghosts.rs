@@ -67,9 +67,8 @@ impl Ghosts {
         }
         let (at, tag) = self.place(hash);
         let set = &mut self.sets[at];
-        #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
         let new = tag | uses.clamp(1, 15) as u16;
-        if let Some(cell) = set.iter_mut().find(|cell| **cell & 15 == 0) {
+        if let Some(cell) = set.iter_mut().find(|cell| **cell % 16 == 0) {
             *cell = new;
             return;
         }

@@ -1,7 +1,7 @@
 //! A count-min sketch of four-bit counters that halves itself: how often keys were used lately.
 //!
-//! Source: Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy" (ACM
-//! ToS 2017). Four counters per key lie in one 64-byte line. The table doubles by copying itself
+//! Source: Einziger, Friedman, Manes, "`TinyLFU`: a highly efficient cache admission policy" (ACM
+//! `ToS` 2017). Four counters per key lie in one 64-byte line. The table doubles by copying itself
 //! (an estimate never falls because of growth), so that its size follows the number of entries.
 
 /// Counters (half bytes) per tracked key.

@@ -1,7 +1,7 @@
 //! Size-aware W-TinyLFU: a window LRU, a segmented LRU, and admission by a frequency sketch.
 //!
-//! Sources: Einziger, Friedman, Manes, "TinyLFU" (ACM ToS 2017); Einziger et al., "Lightweight
-//! robust size aware cache management" (ACM ToS 2022), from which comes the rule used here: a
+//! Sources: Einziger, Friedman, Manes, "`TinyLFU`" (ACM `ToS` 2017); Einziger et al., "Lightweight
+//! robust size aware cache management" (ACM `ToS` 2022), from which comes the rule used here: a
 //! candidate must be used more often than all the victims its bytes would displace, together.
 
 use super::queue::{NIL, Queue, QueueNode};
