@@ -4,6 +4,11 @@
 //! What does not: walking a request (the binding does that straight over the Python objects) and the rules
 //! of a profile (`profile`).
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "bytes are cut out of wider numbers; each is below its bound"
+)]
+
 use crate::fingerprint::NODE;
 
 /// Text or bytes of at least this length enter the form as their tree digest.
@@ -51,6 +56,7 @@ pub enum Blob {
 pub struct NotFinite;
 
 /// Copies a piece, most of which are shorter than a call to `memcpy` takes: two overlapping words.
+#[expect(clippy::inline_always, reason = "a call costs more than the copy")]
 #[inline(always)]
 fn copy(to: &mut [u8], from: &[u8]) {
     let n = from.len();
@@ -140,9 +146,9 @@ impl Writer {
     #[inline]
     fn varint(&mut self, n: u64) {
         if n < 0x80 {
-            self.byte(n as u8)
+            self.byte(n as u8);
         } else {
-            self.long_varint(n)
+            self.long_varint(n);
         }
     }
 

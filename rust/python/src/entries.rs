@@ -38,7 +38,7 @@ fn targets(
 
 #[pymethods]
 impl Engine {
-    /// Puts an entry into memory. Returns "stored", "replaced", "older", "too_large", "not_admitted" or, when
+    /// Puts an entry into memory. Returns "stored", "replaced", "older", "`too_large`", "`not_admitted`" or, when
     /// a marker stands above its stamp, "invalid".
     #[pyo3(signature = (key, value, *, namespace, tags, label, versions, facts, created, fresh_until,
                         stale_until, cost, epoch, snap))]

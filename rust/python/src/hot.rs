@@ -134,11 +134,11 @@ type Looked = Option<(Fingerprint, Lookup<Stored>)>;
 
 /// The hit that needs nothing but a look: a ready fingerprint, no keywords, a plain value.
 #[inline]
-fn at_once<'py>(
-    py: Python<'py>,
+fn at_once(
+    py: Python<'_>,
     slf: *mut ffi::PyObject,
     arguments: Arguments,
-) -> Result<Bound<'py, PyAny>, Looked> {
+) -> Result<Bound<'_, PyAny>, Looked> {
     if arguments.count == 0 || arguments.count > 2 || !arguments.names.is_null() {
         return Err(None);
     }
@@ -189,12 +189,11 @@ fn general<'py>(
     let slf = unsafe { Bound::from_borrowed_ptr(py, slf).cast_into_unchecked::<Engine>() };
     let core = slf.get().opened(py)?;
     let (request, default, reading) = parse(py, arguments, method)?;
-    let (key, looked) = match looked {
-        Some(looked) => looked,
-        None => {
-            let key = core.fingerprint(&request, &reading)?;
-            (key, core.look(&key))
-        }
+    let (key, looked) = if let Some(looked) = looked {
+        looked
+    } else {
+        let key = core.fingerprint(&request, &reading)?;
+        (key, core.look(&key))
     };
     if let Lookup::Fresh(value) = looked
         && let Some(value) = finished(&slf, value, reading.kind.as_ref())?
@@ -237,7 +236,7 @@ fn parse<'py>(py: Python<'py>, arguments: Arguments, method: &str) -> PyResult<P
             let given = (!value.is_none()).then(|| value.clone());
             match name.cast::<PyString>()?.to_str()? {
                 "namespace" => {
-                    reading.namespace = given.map(|value| value.extract()).transpose()?
+                    reading.namespace = given.map(|value| value.extract()).transpose()?;
                 }
                 "profile" => reading.profile = given.map(|value| value.extract()).transpose()?,
                 "variant" => reading.variant = given,

@@ -4,6 +4,12 @@
 //! (PEP 492, C API since 3.10) hands the value over. It has the methods of a coroutine, so that
 //! `asyncio.create_task`, `gather` and task groups take it like the coroutine that a miss returns.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a size of 24 bytes and flags of 32 bits, in the types the C API wants"
+)]
+
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
