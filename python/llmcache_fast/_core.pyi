@@ -298,7 +298,6 @@ class Engine:
         for `get`.
         """
 
-
     @overload
     def get_or_compute(
         self,
