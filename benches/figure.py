@@ -47,7 +47,7 @@ class Figure:
         head = self.work
         if self.target is not None:
             verdict = "met" if self.met else f"MISSED by {self.excess()}"
-            head += f"\n  target: <= {self.target:g}{unit} {self.base if self.unit == 'x' else ''}".rstrip()
+            head += f"\n  target: <= {self.target:.3g}{unit} {self.base if self.unit == 'x' else ''}".rstrip()
             head += f" -> {verdict}"
         rows = [head]
         width = max(map(len, self.ratios))

@@ -26,11 +26,12 @@ ROWS = {
     "get": "benches.test_get",
     "get_or_compute": "benches.test_get_or_compute",
     "flights": "benches.test_flights",
+    "disk": "benches.test_disk",
     "traces": "benches.traces",
 }
 PEERS = (
     "blake3 orjson litellm langchain-core gptcache cachetools cachebox moka-py theine lru-dict aiocache "
-    "cashews async-lru"
+    "cashews async-lru diskcache"
 ).split()
 
 

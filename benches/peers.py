@@ -20,5 +20,6 @@ def litellm_cache() -> Cache:
     from litellm.caching.in_memory_cache import InMemoryCache
 
     cache = Cache()
+    cache.max_messages = None  # by default it ignores requests of more than a few messages
     cache.cache = InMemoryCache(max_size_in_memory=1_000_000, default_ttl=3600)
     return cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +18,6 @@ from langchain_core.outputs import Generation
 from benches.figure import OURS, Figure, from_times
 from benches.peers import litellm_cache
 from benches.rounds import AsyncContender, interleave_async, pedantic_async
-from benches.workloads import keys
 from llmcache_fast import LLMCache
 
 BASE = "dict of futures"
@@ -53,12 +53,8 @@ def _burst(
 
 @asynccontextmanager
 async def entrants() -> AsyncIterator[dict[str, AsyncContender]]:
-    seed = 0
-
     def prepare(size: int) -> list[bytes]:
-        nonlocal seed
-        seed += 1
-        return keys(1, seed) * size
+        return [random.randbytes(32)] * size
 
     futures: dict[bytes, asyncio.Future[str]] = {}
 
@@ -90,7 +86,7 @@ async def entrants() -> AsyncIterator[dict[str, AsyncContender]]:
     async def with_cashews(key: str, upstream: Upstream) -> str:
         return await upstream()
 
-    langchain, litellm = InMemoryCache(), litellm_cache()
+    langchain, litellm = InMemoryCache(), litellm_cache().cache
 
     async def with_langchain(key: bytes, upstream: Upstream) -> Any:
         name = key.hex()
@@ -101,9 +97,9 @@ async def entrants() -> AsyncIterator[dict[str, AsyncContender]]:
 
     async def with_litellm(key: bytes, upstream: Upstream) -> Any:
         name = key.hex()
-        if (found := await litellm.async_get_cache(cache_key=name)) is None:
+        if (found := await litellm.async_get_cache(name)) is None:
             found = await upstream()
-            await litellm.async_add_cache(found, cache_key=name)
+            await litellm.async_set_cache(name, found)
         return found
 
     async with LLMCache(memory="64MiB") as cache:
@@ -133,6 +129,9 @@ def figures(rounds: int) -> Iterator[Figure]:
             figure = from_times(f"{callers:,} concurrent callers of one missing key", times, BASE, target=1.2)
             counts = ", ".join(f"{name}: {count:,}" for name, count in COMPUTED.items())
             figure.notes.append(f"computations: {counts}")
+            figure.notes.append(
+                "without the shield one caller's cancellation takes the answer from all others"
+            )
             return figure
 
         yield asyncio.run(measure())

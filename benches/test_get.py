@@ -62,14 +62,19 @@ async def entrants() -> AsyncIterator[dict[str, AsyncContender]]:
     async def with_async_lru(key: bytes) -> bytes:
         return VALUE
 
-    langchain, aiocache, cashews, litellm = InMemoryCache(), SimpleMemoryCache(), Cashews(), litellm_cache()
+    langchain, aiocache, cashews, litellm = (
+        InMemoryCache(),
+        SimpleMemoryCache(),
+        Cashews(),
+        litellm_cache().cache,
+    )
     cashews.setup("mem://", size=2 * ENTRIES)
     generations = [Generation(text=VALUE.decode())]
     for key, name in zip(own, texts, strict=True):
         await langchain.aupdate(name, "model", generations)
         await aiocache.set(name, VALUE, ttl=3600)
         await cashews.set(name, VALUE, expire=3600)
-        await litellm.async_add_cache(VALUE.decode(), cache_key=name)
+        await litellm.async_set_cache(name, VALUE)
         await with_cachebox(key)
         await with_async_lru(key)
 
@@ -88,9 +93,7 @@ async def entrants() -> AsyncIterator[dict[str, AsyncContender]]:
             "async-lru": AsyncContender(prepare, _await_each(with_async_lru)),
             "cashews": AsyncContender(prepare_text, _await_each(cashews.get)),
             "aiocache": AsyncContender(prepare_text, _await_each(aiocache.get)),
-            "litellm": AsyncContender(
-                prepare_text, _await_each(lambda name: litellm.async_get_cache(cache_key=name))
-            ),
+            "litellm": AsyncContender(prepare_text, _await_each(litellm.async_get_cache)),
         }
     await with_async_lru.cache_close()
     await cashews.close()

@@ -81,10 +81,10 @@ async def entrants(make: Callable[[], Request] = chat_request) -> AsyncIterator[
     request = make()
     await orjson_recipe(request)
     await json_recipe(request)
-    await litellm.async_add_cache(VALUE, **request)
+    await litellm.async_add_cache({"content": VALUE}, **request)
     messages, parameters = langchain_messages(request)
     await langchain.aupdate(langchain_dumps(messages), parameters, [Generation(text=VALUE)])
-    assert await litellm.async_get_cache(**make()) == VALUE
+    assert await litellm.async_get_cache(**make()) == {"content": VALUE}
 
     async with LLMCache(memory="64MiB", ttl=3600) as cache:
         await cache.get_or_compute(request, compute)

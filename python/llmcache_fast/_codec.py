@@ -66,11 +66,11 @@ def decode(content: Content, payload: bytes | str, kind: Any = None) -> Any:
                 return payload
             return msgspec.convert(payload, kind)
         if kind is None or kind is Any:
-            return (msgspec.msgpack if content == "msgpack" else msgspec.json).decode(payload)
+            return _decoder(content, Any).decode(payload)
         if hasattr(kind, "model_validate_json"):
             if content == "json":
                 return kind.model_validate_json(payload)
-            return kind.model_validate(msgspec.msgpack.decode(payload))
+            return kind.model_validate(_decoder(content, Any).decode(payload))
         return _decoder(content, kind).decode(payload)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise UnstorableValueError(

@@ -48,7 +48,7 @@ class Recorder(Protocol):
     def end(self) -> None: ...
 
 
-AnyRecorder = TypeVar("AnyRecorder", bound=Recorder)
+R = TypeVar("R", bound=Recorder)
 
 
 class Computing:
@@ -98,7 +98,7 @@ class Computing:
                 raise refusal
         flight = self._flights.get(key)
         if flight is not None and not options.refresh:
-            self._add_targets(flight, options)
+            self.add_targets(flight, options)
             self._flights.joined()
             status: Status | None = "joined"
         elif options.only_if_cached:
@@ -127,6 +127,8 @@ class Computing:
         if now not in ("fresh", "stale"):
             return None
         status: Status = "hit" if now == "fresh" else "stale"
+        if view is not None and status == "hit":
+            self.counts["hit"] -= 1  # `_view` counted this hit in its shard
         return self._told(Landing(found[0], None, status, found[1]), status)
 
     def _told(self, landing: Landing, status: Status, *, superseded: bool = False) -> Answer:
@@ -186,12 +188,18 @@ class Computing:
             namespace, key, list(options.tags), options.label, list(options.depends_on)
         )
 
-    def _add_targets(self, flight: Flight, options: CallOptions) -> None:
-        """A caller that joins brings its own tags: the entry must go when any of them is invalidated."""
-        new = tuple(tag for tag in options.tags if tag not in flight.tags)
-        if new:
-            flight.tags += new
-            flight.targets.update(self._engine._named_targets(flight.namespace, tags=list(new)))
+    def add_targets(self, flight: Flight, options: CallOptions) -> None:
+        """A caller that joins brings its own tags and versions: the entry must go with any of them.
+
+        An entry has one label, that of the caller who started its flight.
+        """
+        tags = tuple(tag for tag in options.tags if tag not in flight.tags)
+        versions = tuple(name for name in options.depends_on if name not in flight.depends_on)
+        if tags or versions:
+            flight.tags += tags
+            flight.depends_on += versions
+            named = self._engine._named_targets(flight.namespace, tags=list(tags), versions=list(versions))
+            flight.targets.update(named)
 
     async def _run(
         self, flight: Flight, compute: Callable[..., Awaitable[Any]], kind: Any, options: CallOptions
@@ -227,8 +235,8 @@ class Computing:
     async def record(
         self,
         flight: Flight,
-        source: Callable[[AnyRecorder], Awaitable[None]],
-        recorder: AnyRecorder,
+        source: Callable[[R], Awaitable[None]],
+        recorder: R,
         options: CallOptions,
     ) -> Landing:
         """Run the source of a stream and keep what it commits."""
@@ -294,7 +302,7 @@ class Computing:
             facts=Facts(
                 tags=tags,
                 label=options.label,
-                depends_on=options.depends_on,
+                depends_on=tuple(dict.fromkeys((*options.depends_on, *flight.depends_on))),
                 model=computed.model,
                 usage=computed.usage,
                 compute_micros=max(0, now - started),
@@ -330,6 +338,8 @@ class Computing:
     ) -> Answer:
         """As `answer`, from an event loop the flights do not belong to: computed in the caller's own task,
         kept in memory only."""
+        if options.only_if_cached:
+            raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         targets = self.targets(key, namespace, options)
         flight = Flight(key, namespace, 0, set(targets), options.tags)
         epoch, snap = self._engine._stamp(targets[0])
@@ -350,7 +360,7 @@ class Computing:
     ) -> None:
         if not (options.store and computed.store) or ttl == 0:
             self.not_stored["option"] += 1
-        elif not self._admit(computed.value):
+        elif not self._admitted(computed.value):
             self.not_stored["admission"] += 1
         elif flight.superseded:
             self.not_stored["superseded"] += 1
@@ -364,6 +374,17 @@ class Computing:
                 self.counts["stored"] += 1
             else:
                 self.not_stored[outcome] += 1
+
+    def _admitted(self, value: Any) -> bool:
+        try:
+            return bool(self._admit(value))
+        except Exception as error:  # noqa: BLE001 - what was paid for goes to the callers, whatever the rule does
+            warnings.warn(
+                f"a computed value was not stored: the admission rule raised {type(error).__name__}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return False
 
     def _cost(self, computed: Computed[Any]) -> int:
         if computed.cost is not None:
@@ -404,7 +425,7 @@ async def _call(compute: Callable[..., Awaitable[Any]], context: Context) -> Any
     awaitable = compute(context) if _takes_argument(compute) else compute()
     if not inspect.isawaitable(awaitable):
         raise TypeError(
-            f"compute must be an async callable; it returned a {type(awaitable).__name__}, not an awaitable"
+            f"compute must be an async callable; it returned a {type(awaitable).__name__}, no awaitable"
         )
     return await awaitable
 

@@ -5,7 +5,7 @@ What belongs here: the values themselves and their wire form. What does not: dec
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -76,7 +76,7 @@ class CacheResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     value: T
     status: Status
-    """`hit`, `stale`, `miss` (computed for this call), `joined` (waited for another's), `bypass`."""
+    """`hit`, `stale`, `miss` (computed for this call), `joined` (another's computation), `bypass`."""
     tier: str | None = None
     """`memory`, `disk`, ... for what was found; None for what was computed."""
     fingerprint: bytes
@@ -173,9 +173,10 @@ def from_envelope(data: bytes, namespace: str, key: bytes) -> tuple[Entry | None
 
 def stored_form(entry: Entry) -> Any:
     """What L1 holds for the entry: the payload itself where a caller gets it as it is."""
-    if entry.content in ("bytes", "text"):
-        return entry.payload
-    return _core.Encoded(cast("bytes", entry.payload), entry.content, "value")
+    payload = entry.payload
+    if entry.content in ("bytes", "text") or isinstance(payload, str):
+        return payload
+    return _core.Encoded(payload, entry.content, "value")
 
 
 def of_stored_form(value: Any) -> tuple[Content, bytes | str]:

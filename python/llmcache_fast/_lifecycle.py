@@ -45,7 +45,15 @@ class Lifecycle(Engine):
     ) -> bool | None:
         exits, self._exits = self._exits, None
         _open.discard(self)
-        return None if exits is None else await exits.__aexit__(kind, error, trace)
+        if exits is None:
+            return None
+        try:
+            return await exits.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            # The task group wraps even what the body alone raised; callers expect that as it was.
+            if error is None or group.exceptions != (error,):
+                raise
+            return None
 
     def _check_open(self) -> None:
         if self._exits is None:

@@ -291,7 +291,7 @@ class Lookup:
         while True:
             await anyio.sleep(PURGE_EVERY)
             try:
-                while floor.available and await floor.tier.purge(self._clock()) >= 1000:  # noqa: ASYNC110 - work, no waiting
+                while floor.available and await floor.tier.purge(self._clock()) >= 1000:  # noqa: ASYNC110 - a pace
                     await anyio.sleep(0.05)  # between two batches, so that writers get in
             except TierError as error:
                 floor.failed("purge", error)

@@ -7,6 +7,7 @@ source says so by `commit`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -75,7 +76,15 @@ class Recorder:
         ttl: float | None = None,
         tags: tuple[str, ...] = (),
     ) -> None:
-        """Declare the recording complete: it is stored when the source returns, unless forbidden."""
+        """Declare the recording complete: stored when the source returns, unless the call forbids it.
+
+        Args:
+            usage: Tokens of the answer.
+            model: The model that gave it.
+            cost: In micro-USD; without it, taken from `usage` and `model` by the cache's price table.
+            ttl: Seconds it is fresh; None leaves the call's.
+            tags: Added to those of the call.
+        """
         options: dict[str, Any] = {} if ttl is None else {"ttl": ttl}
         self._committed = Computed(None, usage=usage, model=model, cost=cost, tags=tags, **options)
 
@@ -115,6 +124,8 @@ Source = Callable[[Recorder], Awaitable[None]]
 
 class _Shared(Protocol):
     def leave(self, flight: Flight) -> None: ...
+
+    def waiting(self, flight: Flight) -> AbstractContextManager[None]: ...
 
 
 class StreamReader:
@@ -158,7 +169,11 @@ class StreamReader:
                 if recorder.error is not None:
                     raise own_exception(recorder.error)
                 raise StopAsyncIteration
-            await recorder.changed()
+            if self._flight is None or self._flights is None:
+                await recorder.changed()
+            else:
+                with self._flights.waiting(self._flight):
+                    await recorder.changed()
         self._position += 1
         return recorder.chunks[self._position - 1]
 
@@ -210,6 +225,7 @@ class Streams:
             status = "miss"
             flight = self._start(key, source, namespace, options)
         else:
+            self._computing.add_targets(flight, options)
             self._flights.joined()
             self._computing.counts["joined"] += 1
         return await self._attach(flight, status, options.timeout)
@@ -218,7 +234,7 @@ class Streams:
         recorder: Recorder = flight.attachment
         self._flights.adopt(flight)
         try:
-            with anyio.move_on_after(timeout):
+            with self._flights.waiting(flight), anyio.move_on_after(timeout):
                 while recorder.head is None and not recorder.ended:
                     await recorder.changed()
             if recorder.head is None:

@@ -129,8 +129,8 @@ class SyncLLMCache:
 
 
 def _in_thread(compute: Callable[..., Any]) -> Callable[..., Any]:
-    call = getattr(compute, "__call__", None)  # noqa: B004 - its kind is asked, not whether it is there
-    if inspect.iscoroutinefunction(compute) or inspect.iscoroutinefunction(call):
+    method = getattr(compute, "__call__", None)  # noqa: B004 - its kind is asked, not whether it is there
+    if inspect.iscoroutinefunction(compute) or inspect.iscoroutinefunction(method):
         return compute
 
     @functools.wraps(compute)

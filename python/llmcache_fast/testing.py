@@ -14,8 +14,9 @@ import anyio
 import anyio.lowlevel
 
 from llmcache_fast._core import Clock
+from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
-from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord, Tier
+from llmcache_fast.tiers.base import PutReport, StoredRecord, Tier
 
 T = TypeVar("T")
 
@@ -23,7 +24,11 @@ _START = 1_700_000_000_000_000
 
 
 class ManualClock(Clock):
-    """A clock in microseconds since 1970 that moves only when told; pass it as `clock`."""
+    """A clock in microseconds since 1970 that moves only when told; pass it as `clock`.
+
+    It moves the lives of entries, `negative_ttl` and the pause after a failed refresh. Time-outs and
+    deadlines run on the event loop's clock.
+    """
 
     def __init__(self, now: int = _START) -> None:
         self.set(now)

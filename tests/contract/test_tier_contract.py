@@ -10,9 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
+from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
-from llmcache_fast.tiers.base import NEVER, Authority, StoredRecord, Tier
+from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
 
 Make = Callable[[Path, ManualClock], Any]

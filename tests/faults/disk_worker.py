@@ -3,12 +3,13 @@
 Run as `python -m tests.faults.disk_worker FOLDER WORKER ROUND MODE`. Each acknowledgement is one line on
 standard output, written with one system call, so that SIGKILL cuts between lines: `put FIRST COUNT` or
 `mark TARGET SEQ`. MODE `sound` is what the store promises; `early` is the planted bug: it acknowledges
-before it has committed.
+before it has committed; `opening` makes one new store after the other.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sys
 
@@ -40,6 +41,11 @@ def say(line: str) -> None:
 
 def main() -> None:
     folder, worker, turn, mode = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    if mode == "opening":
+        say("ready")
+        for number in itertools.count():
+            DiskStore(f"{folder}/{number}", MAX_BYTES, 10.0).put_many(batch(worker, turn, 0), 0)
+            say(f"put {number} 1")
     store = DiskStore(folder, MAX_BYTES, 10.0)
     say("ready")
     first = 0

@@ -135,6 +135,25 @@ def test_a_thousand_kills(tmp_path: Path) -> None:
     assert outcome.sound, outcome
 
 
+def test_a_store_killed_while_it_is_made_opens(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    unfinished = 0
+    for turn in range(max(KILLS // 3, 3)):
+        folder = tmp_path / str(turn)
+        worker = Worker(folder, 1, turn, "opening")
+        time.sleep(rng.random() * 0.05)
+        acknowledged = len(worker.kill())
+        for path in sorted(folder.glob("*"), key=lambda path: int(path.name)):
+            store = DiskStore(str(path), MAX_BYTES, 10.0)
+            assert store.set_aside is None
+            found = store.get_many([key(1, turn, 0)])
+            assert found == [envelope(1, turn, 0)] or int(path.name) >= acknowledged
+            unfinished += found == [None]
+            assert store.check() == []
+            store.put_many([(key(1, turn, 0), b"x", 1, 1, 2**63 - 1, 0)], 0)
+    assert unfinished > 0
+
+
 def test_the_loop_catches_a_store_that_acknowledges_before_it_commits(tmp_path: Path) -> None:
     """The planted bug: were it not caught, the test above would prove nothing."""
     outcome = Outcome()

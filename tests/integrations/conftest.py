@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from llmcache_fast.cli.upstream import DemoUpstream
-from tests.integrations.fake_cache import FakeCache, open_fake_cache
+from tests.integrations.caches import WatchedCache, open_cache
 
 
 class Upstream:
@@ -60,7 +60,7 @@ on_both = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
 
 @pytest.fixture
-async def cache() -> AsyncIterator[FakeCache]:
+async def cache() -> AsyncIterator[WatchedCache]:
     """An open cache; clients left in its `exits` are closed with it."""
-    async with open_fake_cache() as made, made.exits:
+    async with open_cache() as made:
         yield made

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmcache_fast import fingerprint
-from llmcache_fast.integrations.wire.endpoints import endpoint_of, stateful_field
+from llmcache_fast.integrations.wire.endpoints import endpoint_of
 from llmcache_fast.integrations.wire.key import KeyRules, is_credential, split_url
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
@@ -33,34 +33,6 @@ def test_wire_facts_count() -> None:
     assert len({key(), key(body={**CHAT, "stream": True}), key(body={**CHAT, "stream": False})}) == 2
     with_usage = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
     assert key(body=with_usage) != key(body={**CHAT, "stream": True})
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("/v1/chat/completions", "chat"),
-        ("/openai/deployments/d/chat/completions", "chat"),
-        ("/v1/responses", "responses"),
-        ("/v1/responses/", "responses"),
-        ("/anthropic/v1/messages", "messages"),
-        ("/v1/completions", "completions"),
-        ("/v1/embeddings", "embeddings"),
-        ("/v1/threads/t/messages", None),
-        ("/v1/messages/batches", None),
-        ("/v1/responses/resp_1/cancel", None),
-        ("/v1/audio/speech", None),
-    ],
-)
-def test_endpoints(path: str, name: str | None) -> None:
-    endpoint = endpoint_of("POST", path)
-    assert (endpoint.name if endpoint else None) == name
-    assert endpoint_of("GET", path) is None
-
-
-def test_stateful_fields() -> None:
-    assert stateful_field({"store": False, "background": None}) is None
-    assert stateful_field({"store": True}) == "store"
-    assert stateful_field({"conversation": {"id": "c"}}) == "conversation"
 
 
 @pytest.mark.parametrize(

@@ -41,11 +41,12 @@ FACTS = st.builds(
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     content = draw(st.sampled_from(CONTENTS))
+    payload: bytes | str = draw(TEXT) if content == "text" else draw(st.binary(max_size=2000))
     return Entry(
         key=draw(st.binary(min_size=32, max_size=32)),
         namespace=draw(TEXT.filter(bool)),
         content=content,
-        payload=draw(TEXT) if content == "text" else draw(st.binary(max_size=2000)),
+        payload=payload,
         facts=draw(FACTS),
         created=draw(TIME),
         fresh_until=draw(TIME),

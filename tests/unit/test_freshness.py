@@ -50,8 +50,8 @@ def test_the_borders() -> None:
     life = lifetime(0, 10, 60, 0, 0)
     assert life == (10 * MICROS, 70 * MICROS)
 
-    def at(seconds: float, swr: float = 20.0) -> str:
-        return state(round(seconds * MICROS), *life, swr)
+    def at(seconds: float, while_revalidate: float = 20.0) -> str:
+        return state(round(seconds * MICROS), *life, while_revalidate)
 
     assert [at(0), at(9.999999), at(10), at(29.999999)] == ["fresh", "fresh", "stale", "stale"]
     assert [at(30), at(69.999999), at(70)] == ["fallback", "fallback", "gone"]

@@ -8,10 +8,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.actors.reader import ReadActor
 from llmcache_fast.testing import Fault, FaultyTier, MemoryTier
-from llmcache_fast.tiers.base import NEVER, StoredRecord
+from llmcache_fast.tiers.base import StoredRecord
 
 
 def key(number: int) -> bytes:

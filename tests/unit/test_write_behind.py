@@ -11,10 +11,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.actors.write_behind import WriteBehind, WriteReport
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, Plan, fail_first
-from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord
+from llmcache_fast.tiers.base import PutReport, StoredRecord
 
 OUTAGE = TierUnavailableError("down", tier="faulty", operation="put_many", reason="io")
 BAD = TierError("bad record", tier="faulty", operation="put_many", reason="engine")

@@ -11,9 +11,10 @@ A flight that is superseded or cancelled leaves the table in the same step; newc
 from __future__ import annotations
 
 import copy
-import heapq
 import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +41,7 @@ class Flight:
         "_done",
         "attachment",
         "blocked_on",
+        "depends_on",
         "error",
         "key",
         "landed",
@@ -63,6 +65,8 @@ class Flight:
         self.number = number
         self.targets = targets
         self.tags = tags
+        self.depends_on: tuple[str, ...] = ()
+        """Versions that callers who joined brought, beside those of the first."""
         self.waiters = 0
         self.landed = False
         self.orphan = False
@@ -72,7 +76,8 @@ class Flight:
         self.attachment: Any = None
         self.on_end: Callable[[BaseException | None], None] | None = None
         self.scope = anyio.CancelScope()
-        self.blocked_on: set[Flight] = set()
+        self.blocked_on: Counter[Flight] = Counter()
+        """The flights its computation waits for, each as often as it does."""
         self._done: anyio.Event | None = None
 
     async def wait(self) -> None:
@@ -81,10 +86,6 @@ class Flight:
             if self._done is None:
                 self._done = anyio.Event()
             await self._done.wait()
-
-    def has_landed(self) -> bool:
-        """`landed`, read anew after an await."""
-        return self.landed
 
     def land(self, value: Any = None, error: BaseException | None = None) -> bool:
         """Give the waiters their answer; whether this was the first."""
@@ -146,7 +147,8 @@ class Flights:
         self._max_orphans = max_orphans
         self._table: dict[bytes, Flight] = {}
         self._numbers = itertools.count(1)
-        self._deadlines: list[tuple[float, int, Flight]] = []
+        self._deadlines: dict[Flight, float] = {}
+        """Of the flights still in time, oldest first: all have the same time, so none overtakes another."""
         self._wake = anyio.Event()
         self._running: set[Flight] = set()
         self._orphans = 0
@@ -177,8 +179,8 @@ class Flights:
         self._table[key] = flight
         self._running.add(flight)
         self._counts["started"] += 1
-        heapq.heappush(self._deadlines, (anyio.current_time() + self._deadline, flight.number, flight))
-        if self._deadlines[0][2] is flight:
+        self._deadlines[flight] = anyio.current_time() + self._deadline
+        if len(self._deadlines) == 1:
             self._wake.set()
         self._tasks.start_soon(self._fly, flight, run)
         return flight
@@ -191,16 +193,12 @@ class Flights:
             ReentrancyError: the flight waits for the caller's own computation.
             Exception: what the computation raised, an instance of this waiter's own.
         """
-        if flight.landed:
+        already = flight.landed
+        if already:
             return self._outcome(flight)
         own = _current.get()
-        if own is not None and not own.landed:
-            if flight.reaches(own):
-                raise ReentrancyError(
-                    "a computation waits for its own result; give the inner call another request, "
-                    "or call the provider directly"
-                )
-            own.blocked_on.add(flight)
+        if own is not None:
+            _block(own, flight)
         self.adopt(flight)
         try:
             if timeout is None:
@@ -210,15 +208,32 @@ class Flights:
                     await flight.wait()
         finally:
             # Asked first: the last one to leave may end it, and got its own time-out nevertheless.
-            in_time = flight.has_landed()
+            in_time = flight.landed
             if own is not None:
-                own.blocked_on.discard(flight)
+                _unblock(own, flight)
             self.leave(flight)
         if not in_time:
             raise WaitTimeoutError(
                 f"no answer within the caller's timeout of {timeout} s; the computation goes on"
             )
         return self._outcome(flight)
+
+    @contextmanager
+    def waiting(self, flight: Flight) -> Iterator[None]:
+        """Inside, the computation that the caller belongs to, if any, waits for `flight`.
+
+        Raises:
+            ReentrancyError: the flight waits for that computation.
+        """
+        own = _current.get()
+        if own is None or flight.landed:
+            yield
+            return
+        _block(own, flight)
+        try:
+            yield
+        finally:
+            _unblock(own, flight)
 
     def adopt(self, flight: Flight) -> None:
         """Count one more waiter."""
@@ -282,23 +297,26 @@ class Flights:
         while True:
             self._wake = anyio.Event()
             now = anyio.current_time()
-            while self._deadlines and (
-                self._deadlines[0][0] <= now or self._deadlines[0][2] not in self._running
-            ):
-                flight = heapq.heappop(self._deadlines)[2]
-                if flight in self._running and not flight.landed:
-                    self._counts["deadlines"] += 1
-                    self.cancel(
-                        flight,
-                        FlightDeadlineExceeded(
-                            f"the computation did not end within its deadline of {self._deadline} s"
-                        ),
-                    )
-                elif flight in self._running:
-                    flight.scope.cancel()
-            timeout = self._deadlines[0][0] - now if self._deadlines else None
+            timeout = None
+            while self._deadlines:
+                flight, deadline = next(iter(self._deadlines.items()))
+                if deadline > now:
+                    timeout = deadline - now
+                    break
+                self._end_in_time(flight)
             with anyio.move_on_after(timeout):
                 await self._wake.wait()
+
+    def _end_in_time(self, flight: Flight) -> None:
+        del self._deadlines[flight]
+        if flight.landed:
+            # Its waiters have an answer; what goes on behind it ends here.
+            self._remove(flight)
+            flight.scope.cancel()
+            return
+        self._counts["deadlines"] += 1
+        late = f"the computation did not end within its deadline of {self._deadline} s"
+        self.cancel(flight, FlightDeadlineExceeded(late))
 
     def close(self) -> None:
         """End all flights; their waiters get `FlightCancelled`."""
@@ -319,6 +337,8 @@ class Flights:
         cancelled = anyio.get_cancelled_exc_class()
         try:
             with flight.scope:
+                if flight.landed:
+                    return  # cancelled before it began: the provider is not asked
                 try:
                     value = await run(flight)
                 except cancelled:
@@ -334,6 +354,7 @@ class Flights:
         finally:
             self._remove(flight)
             self._running.discard(flight)
+            self._deadlines.pop(flight, None)
             if flight.orphan:
                 flight.orphan = False
                 self._orphans -= 1
@@ -353,6 +374,23 @@ class Flights:
         if flight.error is not None:
             raise own_exception(flight.error)
         return flight.value
+
+
+def _block(own: Flight, flight: Flight) -> None:
+    """Note that `own`'s computation waits for `flight`."""
+    if not own.landed and flight.reaches(own):
+        raise ReentrancyError(
+            "a computation waits for its own result; give the inner call another request, "
+            "or call the provider directly"
+        )
+    own.blocked_on[flight] += 1
+
+
+def _unblock(own: Flight, flight: Flight) -> None:
+    # Several tasks of one computation may wait for the same flight.
+    own.blocked_on[flight] -= 1
+    if not own.blocked_on[flight]:
+        del own.blocked_on[flight]
 
 
 def own_exception(error: BaseException) -> BaseException:

@@ -82,12 +82,7 @@ class _Item:
 
 
 class WriteBehind:
-    """One pending write per fingerprint, bounded in items and bytes, drained in batches by `run`.
-
-    >>> buffer = WriteBehind(tier)                      # doctest: +SKIP
-    >>> await group.start(buffer.run)                   # doctest: +SKIP
-    >>> await buffer.put(record)                        # doctest: +SKIP
-    """
+    """One pending write per fingerprint, bounded in items and bytes, drained in batches by `run`."""
 
     def __init__(
         self,

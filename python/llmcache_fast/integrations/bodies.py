@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 import anyio
 
+from llmcache_fast._errors import FlightDeadlineExceeded
 from llmcache_fast.integrations.recording import own_instance, upstream_cause
 
 
@@ -21,7 +22,7 @@ class Reader(Protocol):
     def head(self) -> bytes: ...
 
     @property
-    def facts(self) -> Any: ...
+    def cost(self) -> int: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -72,6 +73,8 @@ class LiveBody:
         self._reader = reader
         self._seconds = timeouts(request).get("read")
         self._iterator = reader.__aiter__()
+        # An entry has all its chunks: nothing is waited for, and a cancel scope for each would cost the most.
+        self._waits = reader.status not in ("hit", "stale")
         self._closed = False
 
     def __aiter__(self) -> Self:
@@ -98,8 +101,13 @@ class LiveBody:
         """
         chunk: bytes | None = None
         try:
+            if not self._waits:
+                return await anext(self._iterator, None)
             with anyio.move_on_after(self._seconds) as limit:
                 chunk = await anext(self._iterator, None)
+        except FlightDeadlineExceeded as error:
+            message = "no end within the cache's deadline"
+            raise self._library.ReadTimeout(message, request=self._request) from error
         except Exception as error:
             original = upstream_cause(error)
             if original is not None:

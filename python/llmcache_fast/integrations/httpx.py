@@ -202,15 +202,20 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
             return await self._failed(request, controls, failure.error)
 
     def _recording(self, request: Any, endpoint: Endpoint, body: dict[str, Any]) -> Recording:
-        upstream = self._stripped(request, decodable=True)
-        scope = self._rules.scope_of(str(upstream.url), _pairs(upstream))
+        # Built when the source runs: a hit needs no request for the upstream.
+        sent: list[Any] = []
+
+        async def send() -> Any:
+            sent.append(self._stripped(request, decodable=True))
+            return await self._inner.handle_async_request(sent[0])
 
         def same_scope() -> bool:
             # Asked after sending: the client's own hooks may have changed the credentials of the key.
-            return self._rules.scope_of(str(upstream.url), _pairs(upstream)) == scope
+            now, then = (self._rules.scope_of(str(each.url), _pairs(each)) for each in (sent[0], request))
+            return now == then
 
         return Recording(
-            send=lambda: self._inner.handle_async_request(upstream),
+            send=send,
             library=self._library,
             endpoint=endpoint,
             body=body,
@@ -230,7 +235,9 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         live = recording.live_headers if reader.status == "miss" else None
         headers = [*(head.headers if live is None else live), (b"x-llmcache", reader.status.encode())]
         body = self._bind(LiveBody)(self._library, request, reader, self._ended, self._count_failure)
-        if _header(headers, b"content-type").startswith(b"text/event-stream"):
+        events = _header(headers, b"content-type").startswith(b"text/event-stream")
+        # Some servers stream lines of JSON: what was asked for as a stream is passed on as one.
+        if events or (recording.streamed and head.status == 200):
             self._replies[reader.status] += 1
             return self._library.Response(head.status, headers=headers, stream=body)
         # Read whole before it is handed out: until then a failure of the cache can still go upstream.
@@ -239,8 +246,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
             while (chunk := await body.next()) is not None:
                 whole.append(chunk)
         finally:
-            with anyio.CancelScope(shield=True):
-                await body.aclose()
+            await body.aclose()
         self._replies[reader.status] += 1
         return self._whole(head.status, headers, whole)
 
@@ -315,9 +321,8 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
 
     def _ended(self, reader: Reader) -> None:
         """Count what a reader saved, once its stream has ended."""
-        facts = reader.facts
-        if facts is not None and reader.status != "miss":
-            self._saved += int(getattr(facts, "cost", 0) or 0)
+        if reader.status != "miss":
+            self._saved += reader.cost
 
 
 def _library_of(transport: Any) -> ModuleType:

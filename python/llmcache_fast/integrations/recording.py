@@ -167,6 +167,11 @@ class Recording:
         recorder.commit(usage=verdict.usage, model=verdict.model or model, cost=cost)
         return True
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the request asks for a stream."""
+        return bool(self._body.get("stream"))
+
     def judge(self) -> StreamJudge:
         """A judge for a streamed response."""
         return stream_judge(self._endpoint, self._body, self._reasons)
@@ -227,10 +232,7 @@ class _Watch:
             return self._recording.judge_whole(b"".join(self._parts))
         if self._scanner.overflowed:
             return Verdict("too_large")
-        verdict = self._judge.verdict()
-        if not self._ended:
-            return verdict._replace(refused=verdict.refused or "interrupted")
-        return verdict
+        return self._judge.verdict()
 
 
 async def _drain(chunks: Any) -> None:

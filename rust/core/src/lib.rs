@@ -11,5 +11,6 @@ pub mod disk;
 pub mod envelope;
 pub mod fingerprint;
 pub mod l1;
+mod lock;
 pub mod markers;
 pub mod profile;

@@ -1,5 +1,8 @@
 //! `DiskStore`: the core's disk store for Python. Every call detaches from the interpreter while it works.
 
+// pyo3 hands extracted arguments over by value.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

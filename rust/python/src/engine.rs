@@ -12,10 +12,11 @@ use llmcache_core::l1::{self, EntryView, L1, Lookup};
 use llmcache_core::markers::{Markers, Stamp};
 use llmcache_core::profile::PROFILES;
 use parking_lot::RwLock;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::Borrowed;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFrozenSet};
+use pyo3::types::{PyBytes, PyDict};
 
 use crate::clock::Clock;
 use crate::error;
@@ -37,10 +38,8 @@ pub(crate) struct Core {
     profile: usize,
     prefix: Prefix,
     prefixes: RwLock<HashMap<String, Vec<Option<Arc<Prefix>>>>>,
-    /// Names of the options a computing call takes.
-    options: Py<PyFrozenSet>,
     /// Whether a miss in memory is a miss.
-    alone: bool,
+    pub(crate) alone: bool,
 }
 
 /// The hot half of a cache.
@@ -50,30 +49,48 @@ pub(crate) struct Engine {
     open: AtomicBool,
 }
 
-/// What picks the document's prefix in a call.
-#[derive(Clone, Copy)]
-struct Scope<'a, 'py> {
-    namespace: Option<&'a str>,
-    profile: Option<&'a str>,
-    variant: Option<&'a Bound<'py, PyAny>>,
+/// An option of a call that tells None from not given.
+struct Given<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(Some(value.to_owned())))
+    }
+}
+
+/// What a reading call says beside the request.
+#[derive(Default)]
+pub(crate) struct Reading<'py> {
+    pub(crate) namespace: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) variant: Option<Bound<'py, PyAny>>,
+    pub(crate) kind: Option<Bound<'py, PyAny>>,
 }
 
 impl Core {
-    fn fingerprint(&self, request: &Bound<'_, PyAny>, scope: Scope<'_, '_>) -> PyResult<Fingerprint> {
+    #[inline]
+    pub(crate) fn fingerprint(&self, request: &Bound<'_, PyAny>, reading: &Reading<'_>) -> PyResult<Fingerprint> {
         if let Ok(bytes) = request.cast_exact::<PyBytes>() {
             return bytes.as_bytes().try_into().map_err(|_| {
                 let reason = "bytes in place of a request are a fingerprint and must be 32; put others in a mapping";
                 error::unkeyable(request.py(), reason, "")
             });
         }
-        let memo = Some(&self.memo);
-        if scope.namespace.is_none() && scope.profile.is_none() && scope.variant.is_none() {
-            return keyer::fingerprint(request, &self.prefix, memo, self.nfc);
+        if reading.namespace.is_none() && reading.profile.is_none() && reading.variant.is_none() {
+            return keyer::fingerprint(request, &self.prefix, Some(&self.memo), self.nfc);
         }
-        let profile = scope.profile.map_or(Ok(self.profile), keyer::profile)?;
-        let namespace = scope.namespace.unwrap_or(&self.namespace);
-        if scope.variant.is_some() {
-            let prefix = Prefix::new(namespace, PROFILES[profile].name, scope.variant)?;
+        self.scoped_fingerprint(request, reading)
+    }
+
+    #[cold]
+    fn scoped_fingerprint(&self, request: &Bound<'_, PyAny>, reading: &Reading<'_>) -> PyResult<Fingerprint> {
+        let memo = Some(&self.memo);
+        let profile = reading.profile.as_deref().map_or(Ok(self.profile), keyer::profile)?;
+        let namespace = reading.namespace.as_deref().unwrap_or(&self.namespace);
+        if reading.variant.is_some() {
+            let prefix = Prefix::new(namespace, PROFILES[profile].name, reading.variant.as_ref())?;
             return keyer::fingerprint(request, &prefix, memo, self.nfc);
         }
         let known = self.prefixes.read().get(namespace).and_then(|prefixes| prefixes[profile].clone());
@@ -101,7 +118,7 @@ impl Core {
     }
 
     #[inline]
-    fn look(&self, key: &Fingerprint) -> Lookup<Stored> {
+    pub(crate) fn look(&self, key: &Fingerprint) -> Lookup<Stored> {
         let generation = self.markers.generation();
         self.l1.get(key, self.clock.coarse(), generation, |entry| self.valid(entry))
     }
@@ -113,15 +130,21 @@ impl Engine {
         self.core.get().ok_or_else(|| PyRuntimeError::new_err("LLMCache.__init__ was not called"))
     }
 
+    /// The parts of an engine if it is open.
+    #[inline]
+    pub(crate) fn if_open(&self) -> Option<&Core> {
+        if self.open.load(Ordering::Relaxed) { self.core.get() } else { None }
+    }
+
     /// The parts of an open engine.
     #[inline]
-    fn opened(&self, py: Python<'_>) -> PyResult<&Core> {
+    pub(crate) fn opened(&self, py: Python<'_>) -> PyResult<&Core> {
         if self.open.load(Ordering::Relaxed) { self.core() } else { Err(error::closed(py)) }
     }
 }
 
 /// A fresh value as the caller gets it, or `None` if it cannot be (then it is a miss).
-fn finished<'py>(
+pub(crate) fn finished<'py>(
     slf: &Bound<'py, Engine>,
     value: Stored,
     kind: Option<&Bound<'py, PyAny>>,
@@ -143,7 +166,7 @@ impl Engine {
         Self { core: OnceLock::new(), open: AtomicBool::new(false) }
     }
 
-    #[pyo3(signature = (*, memory, namespace, profile, normalize, clock, epoch, options, alone))]
+    #[pyo3(signature = (*, memory, namespace, profile, normalize, clock, epoch, alone))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one call, made once")]
     fn _configure(
         &self,
@@ -153,7 +176,6 @@ impl Engine {
         normalize: Option<&str>,
         clock: &Bound<'_, Clock>,
         epoch: u64,
-        options: Py<PyFrozenSet>,
         alone: bool,
     ) -> PyResult<()> {
         let core = Core {
@@ -166,7 +188,6 @@ impl Engine {
             profile: keyer::profile(profile)?,
             prefixes: RwLock::default(),
             namespace,
-            options,
             alone,
         };
         self.core.set(core).map_err(|_| PyRuntimeError::new_err("LLMCache.__init__ was called twice"))
@@ -181,97 +202,72 @@ impl Engine {
     fn fingerprint<'py>(
         &self,
         request: &Bound<'py, PyAny>,
-        namespace: Option<&str>,
-        profile: Option<&str>,
-        variant: Option<&Bound<'py, PyAny>>,
+        namespace: Option<String>,
+        profile: Option<String>,
+        variant: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let scope = Scope { namespace, profile, variant };
-        Ok(keyer::to_bytes(request.py(), &self.core()?.fingerprint(request, scope)?))
-    }
-
-    /// The value of a request if it is fresh in any tier, else `default`. Awaitable.
-    #[pyo3(signature = (request, default=None, *, r#type=None, namespace=None, profile=None, variant=None))]
-    fn get<'py>(
-        slf: &Bound<'py, Self>,
-        request: &Bound<'py, PyAny>,
-        default: Option<Bound<'py, PyAny>>,
-        r#type: Option<&Bound<'py, PyAny>>,
-        namespace: Option<&str>,
-        profile: Option<&str>,
-        variant: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let core = slf.get().opened(py)?;
-        let key = core.fingerprint(request, Scope { namespace, profile, variant })?;
-        if let Lookup::Fresh(value) = core.look(&key)
-            && let Some(value) = finished(slf, value, r#type)?
-        {
-            return ready(py, value);
-        }
-        let default = default.unwrap_or_else(|| py.None().into_bound(py));
-        if core.alone {
-            return ready(py, default);
-        }
-        let arguments = (keyer::to_bytes(py, &key), default, r#type, namespace.unwrap_or(&core.namespace));
-        slf.call_method1(intern!(py, "_get_below"), arguments)
-    }
-
-    /// The value of a request if it is fresh in memory, else `default`. No await, no lower tier.
-    #[pyo3(signature = (request, default=None, *, r#type=None, namespace=None, profile=None, variant=None))]
-    fn get_nowait<'py>(
-        slf: &Bound<'py, Self>,
-        request: &Bound<'py, PyAny>,
-        default: Option<Bound<'py, PyAny>>,
-        r#type: Option<&Bound<'py, PyAny>>,
-        namespace: Option<&str>,
-        profile: Option<&str>,
-        variant: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let core = slf.get().opened(py)?;
-        let key = core.fingerprint(request, Scope { namespace, profile, variant })?;
-        if let Lookup::Fresh(value) = core.look(&key)
-            && let Some(value) = finished(slf, value, r#type)?
-        {
-            return Ok(value);
-        }
-        Ok(default.unwrap_or_else(|| py.None().into_bound(py)))
+        let reading = Reading { namespace, profile, variant, kind: None };
+        Ok(keyer::to_bytes(request.py(), &self.core()?.fingerprint(request, &reading)?))
     }
 
     /// The value of a request: from a tier, from a computation that is running, or from `compute`. Awaitable.
-    #[pyo3(signature = (request, compute, *, r#type=None, namespace=None, profile=None, variant=None, **options))]
-    #[expect(clippy::too_many_arguments, reason = "keywords of a Python call")]
+    #[pyo3(signature = (request, compute, *, r#type=None, namespace=None, profile=None, variant=None, ttl=Given(None),
+                        stale_while_revalidate=Given(None), stale_if_error=Given(None), tags=Given(None), label=Given(None),
+                        depends_on=Given(None), timeout=Given(None), refresh=Given(None), only_if_cached=Given(None), store=Given(None)))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of a Python call; pyo3 is fastest when all are named")]
     fn get_or_compute<'py>(
         slf: &Bound<'py, Self>,
         request: &Bound<'py, PyAny>,
         compute: &Bound<'py, PyAny>,
-        r#type: Option<&Bound<'py, PyAny>>,
-        namespace: Option<&str>,
-        profile: Option<&str>,
-        variant: Option<&Bound<'py, PyAny>>,
-        options: Option<&Bound<'py, PyDict>>,
+        r#type: Option<Bound<'py, PyAny>>,
+        namespace: Option<String>,
+        profile: Option<String>,
+        variant: Option<Bound<'py, PyAny>>,
+        ttl: Given<'py>,
+        stale_while_revalidate: Given<'py>,
+        stale_if_error: Given<'py>,
+        tags: Given<'py>,
+        label: Given<'py>,
+        depends_on: Given<'py>,
+        timeout: Given<'py>,
+        refresh: Given<'py>,
+        only_if_cached: Given<'py>,
+        store: Given<'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let core = slf.get().opened(py)?;
-        let key = core.fingerprint(request, Scope { namespace, profile, variant })?;
-        let mut look = true;
-        if let Some(options) = options {
-            for name in options.keys() {
-                if !core.options.bind(py).contains(&name)? {
-                    return Err(PyTypeError::new_err(format!("get_or_compute has no option {name}")));
-                }
-            }
-            // Refreshing and the like go the long way.
-            look = !options.contains(intern!(py, "refresh"))?;
-        }
-        if look
+        let reading = Reading { namespace, profile, variant, kind: r#type };
+        let key = core.fingerprint(request, &reading)?;
+        // Refreshing goes the long way.
+        let refreshing = match &refresh.0 {
+            None => false,
+            Some(refresh) => refresh.is_truthy()?,
+        };
+        if !refreshing
             && let Lookup::Fresh(value) = core.look(&key)
-            && let Some(value) = finished(slf, value, r#type)?
+            && let Some(value) = finished(slf, value, reading.kind.as_ref())?
         {
             return ready(py, value);
         }
-        let namespace = namespace.unwrap_or(&core.namespace);
-        let arguments = (keyer::to_bytes(py, &key), request, compute, r#type, namespace, options);
+        let options = PyDict::new(py);
+        for (name, given) in [
+            ("ttl", ttl),
+            ("stale_while_revalidate", stale_while_revalidate),
+            ("stale_if_error", stale_if_error),
+            ("tags", tags),
+            ("label", label),
+            ("depends_on", depends_on),
+            ("timeout", timeout),
+            ("refresh", refresh),
+            ("only_if_cached", only_if_cached),
+            ("store", store),
+        ] {
+            if let Some(value) = given.0 {
+                options.set_item(name, value)?;
+            }
+        }
+        let namespace = reading.namespace.as_deref().unwrap_or(&core.namespace);
+        let arguments = (keyer::to_bytes(py, &key), request, compute, reading.kind, namespace, options);
         slf.call_method1(intern!(py, "_compute"), arguments)
     }
 

@@ -85,8 +85,9 @@ fn encode_envelope<'py>(
 
 /// `(envelope, "")` of an intact record of this namespace and fingerprint, else `(None, reason)`.
 ///
-/// `reason` is one of truncated, trailing, bad_magic, version, flags, checksum, kind, content_type,
-/// namespace_text, wrong_namespace, wrong_fingerprint. Never raises because of what `data` holds.
+/// `reason` is one of `truncated`, `trailing`, `bad_magic`, `version`, `flags`, `checksum`, `kind`,
+/// `content_type`, `namespace_text`, `wrong_namespace`, `wrong_fingerprint`. Never raises because of what
+/// `data` holds.
 #[pyfunction]
 fn decode_envelope(
     py: Python<'_>,

@@ -12,10 +12,11 @@ use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PyS
 use smallvec::SmallVec;
 
 use crate::error;
+use crate::fail::Why;
 use crate::memo::{Dropped, Known, Memo};
 use crate::rules::{Verdict, verdict};
 use crate::shape::Shape;
-use crate::walk::{Pending, Scratch, Walk, Why};
+use crate::walk::{Pending, Scratch, Walk};
 
 /// Long values of more bytes than this are hashed with the interpreter detached.
 const DETACH: usize = 256 << 10;

@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::builtins;
+use crate::fail::{Fail, Walked};
 use crate::memo::Known;
-use crate::walk::{Fail, Pending, Walk, Walked};
+use crate::walk::{Pending, Walk};
 
 /// Strings of more characters than this are not given a UTF-8 copy of their own to keep.
 const KEEP_UTF8: usize = 4096;
@@ -18,7 +19,7 @@ const KEEP_UTF8: usize = 4096;
 impl<const OWNED: bool> Walk<'_, '_, OWNED> {
     /// # Safety
     /// `object` is alive and an exact `str`.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn exact_text(&mut self, object: *mut ffi::PyObject) -> Walked<()> {
         // SAFETY: as promised by the caller.
         if let Some(text) = unsafe { builtins::ascii(object) } {
@@ -34,6 +35,7 @@ impl<const OWNED: bool> Walk<'_, '_, OWNED> {
         unsafe { self.text(object, true) }
     }
 
+    #[inline(never)]
     fn long_ascii(&mut self, text: &[u8], object: *mut ffi::PyObject) -> Walked<()> {
         if self.recall(object, Blob::Text)? {
             Ok(())

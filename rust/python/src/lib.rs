@@ -17,11 +17,15 @@ mod engine;
 mod entries;
 mod envelope;
 mod error;
+mod fail;
+mod hot;
 mod keyer;
+mod keys;
 mod leaf;
 mod memo;
 mod ready;
 mod rules;
+mod sets;
 mod shape;
 mod stored;
 mod walk;
@@ -58,6 +62,7 @@ fn fingerprint<'py>(
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(fingerprint, module)?)?;
     module.add_class::<engine::Engine>()?;
+    hot::init(&module.py().get_type::<engine::Engine>())?;
     module.add_class::<clock::Clock>()?;
     module.add_class::<stored::Encoded>()?;
     module.add_class::<stored::View>()?;

@@ -19,14 +19,27 @@ const SHAPES: usize = 512;
 /// A shape is kept when it was met this often: keys that a parser makes anew each time are not worth it.
 const OFTEN: u8 = 8;
 
+/// Bytes the encoded keys of a shape may take.
+const MAX_ENCODED: usize = 255;
+
 /// The known keys of a mapping.
 pub(crate) struct Shape {
-    keys: Vec<Py<PyAny>>,
-    /// For each place in sorted order: which key it is, and where its encoded form ends.
-    places: Vec<(u8, u16)>,
-    /// The keys in sorted order, each with its length, as they stand in the canonical form.
-    encoded: Vec<u8>,
+    count: usize,
+    /// Bytes of the keys' text.
+    pub(crate) text: usize,
+    /// In the order given.
+    keys: [*mut ffi::PyObject; MAX_KEYS],
+    /// For each place in sorted order: which key it is, and where what stands before its value ends.
+    places: [(u8, u8); MAX_KEYS],
+    /// What stands before each value in the canonical form: the key with its length, and before the first one
+    /// the head of the mapping.
+    encoded: [u8; MAX_ENCODED],
+    /// Keeps the keys alive.
+    _held: Vec<Py<PyAny>>,
 }
+
+// SAFETY: the pointers are compared, never followed; `_held` owns what they point to.
+unsafe impl Send for Shape {}
 
 impl Shape {
     /// The shape of a mapping; `None` unless all its keys are exact, short ASCII strings.
@@ -62,37 +75,42 @@ impl Shape {
             .collect();
         sorted.sort_unstable_by_key(|key| key.1);
         let mut writer = Writer::default();
-        let mut places = Vec::with_capacity(keys.len());
-        for (index, text) in sorted {
+        let mut places = [(0, 0); MAX_KEYS];
+        writer.mapping(keys.len(), false);
+        for (place, (index, text)) in places.iter_mut().zip(sorted) {
             writer.key(text);
-            places.push((u8::try_from(index).ok()?, u16::try_from(writer.len()).ok()?));
+            *place = (u8::try_from(index).ok()?, u8::try_from(writer.len()).ok()?);
         }
-        let encoded = writer.as_bytes().to_vec();
-        Some(Self {
-            keys: keys.into_iter().map(|key| key.0).collect(),
+        let mut shape = Self {
+            count: keys.len(),
+            text: keys.iter().map(|key| key.1.len()).sum(),
+            keys: [ptr::null_mut(); MAX_KEYS],
             places,
-            encoded,
-        })
+            encoded: [0; MAX_ENCODED],
+            _held: Vec::new(),
+        };
+        shape.encoded[..writer.len()].copy_from_slice(writer.as_bytes());
+        for (known, key) in shape.keys.iter_mut().zip(&keys) {
+            *known = key.0.as_ptr();
+        }
+        shape._held = keys.into_iter().map(|key| key.0).collect();
+        Some(shape)
     }
 
-    /// `(index of the key, its encoded form)` in sorted order.
+    /// `(index of the key, what stands before its value)` in sorted order.
     #[inline]
     pub(crate) fn places(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let mut start = 0;
-        self.places.iter().map(move |&(index, end)| {
+        self.places[..self.count].iter().map(move |&(index, end)| {
             let encoded = &self.encoded[start..usize::from(end)];
             start = usize::from(end);
             (usize::from(index), encoded)
         })
     }
 
+    #[inline]
     fn is(&self, keys: &[*mut ffi::PyObject]) -> bool {
-        self.keys.len() == keys.len()
-            && self
-                .keys
-                .iter()
-                .zip(keys)
-                .all(|(known, &key)| known.as_ptr() == key)
+        self.count == keys.len() && self.keys.iter().zip(keys).all(|(known, key)| known == key)
     }
 }
 
@@ -121,8 +139,10 @@ impl Shapes {
     /// The shape of these keys, whose `hash` this is.
     #[inline]
     pub(crate) fn get(&self, hash: u64, keys: &[*mut ffi::PyObject]) -> Option<&Shape> {
-        let shape = self.shapes.get(place(hash))?.as_deref()?;
-        shape.is(keys).then_some(shape)
+        // Two places: programs have few shapes, but two of them must not chase each other out.
+        let place = place(hash);
+        let first = self.shapes.get(place)?.as_deref().filter(|shape| shape.is(keys));
+        first.or_else(|| self.shapes.get(place ^ 1)?.as_deref().filter(|shape| shape.is(keys)))
     }
 
     /// Counts a sequence of keys that is not known; whether it is time to keep it.
@@ -132,12 +152,13 @@ impl Shapes {
         }
         let tag = hash as u32;
         let (last, times) = &mut self.met[place(hash)];
-        if *last == tag {
-            *times = times.saturating_add(1);
+        // As in Misra and Gries' frequent items: two sequences at one place do not keep each other out.
+        if *last == tag || *times == 0 {
+            (*last, *times) = (tag, times.saturating_add(1));
         } else {
-            (*last, *times) = (tag, 1);
+            *times -= 1;
         }
-        *times >= OFTEN
+        *last == tag && *times >= OFTEN
     }
 
     /// Keeps a shape; returns the one that had to go, to be released after the table is unlocked.
@@ -149,6 +170,7 @@ impl Shapes {
         if let Some(met) = self.met.get_mut(place) {
             *met = (0, 0);
         }
+        let place = if self.shapes[place].is_some() && self.shapes[place ^ 1].is_none() { place ^ 1 } else { place };
         self.shapes[place].replace(Box::new(shape))
     }
 }

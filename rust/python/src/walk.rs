@@ -5,7 +5,7 @@
 //! that walk; it is repeated with every item held, so that such code may do what it likes. On a
 //! free-threaded interpreter everything is held, and containers are read inside their critical section.
 
-use std::cmp::Ordering;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use llmcache_core::canonical::{MAX_DEPTH, MAX_VALUES, Writer};
@@ -14,139 +14,13 @@ use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
-use smallvec::SmallVec;
 
 use crate::builtins;
+use crate::fail::{Fail, Segment, Walked, segment, too_much};
+use crate::keys::{FEW, KeyRef, Keys, any_twice};
 use crate::memo::Table;
 use crate::rules::{Verdict, verdict};
 use crate::shape::{self, MAX_KEYS};
-
-/// Why a walk ended, and where: innermost path segment first.
-pub(crate) struct Fail {
-    /// `None`: the walk must be repeated with every item held.
-    reason: Option<String>,
-    /// What is no error of the request, a `KeyboardInterrupt` say, and passes through as it is.
-    raised: Option<PyErr>,
-    path: Vec<Segment>,
-}
-
-/// What a failed walk comes to.
-pub(crate) enum Why {
-    /// The walk must be repeated with every item held.
-    Foreign,
-    /// The request is at fault: the reason, and the path.
-    Request(String, String),
-    /// To be raised as it is.
-    Raised(PyErr),
-}
-
-enum Segment {
-    Key(String),
-    Index(usize),
-}
-
-pub(crate) type Walked<T> = Result<T, Box<Fail>>;
-
-impl Fail {
-    #[cold]
-    pub(crate) fn request(reason: impl Into<String>) -> Box<Self> {
-        Box::new(Self {
-            reason: Some(reason.into()),
-            raised: None,
-            path: Vec::new(),
-        })
-    }
-
-    #[cold]
-    fn foreign() -> Box<Self> {
-        Box::new(Self {
-            reason: None,
-            raised: None,
-            path: Vec::new(),
-        })
-    }
-
-    #[cold]
-    fn under(mut self: Box<Self>, segment: Segment) -> Box<Self> {
-        self.path.push(segment);
-        self
-    }
-
-    pub(crate) fn why(mut self: Box<Self>) -> Why {
-        if let Some(raised) = self.raised.take() {
-            return Why::Raised(raised);
-        }
-        match &self.reason {
-            None => Why::Foreign,
-            Some(reason) => Why::Request(reason.clone(), self.path()),
-        }
-    }
-
-    /// `messages[3].content`; long and strange field names are cut.
-    fn path(&self) -> String {
-        use std::fmt::Write as _;
-        let mut path = String::new();
-        for segment in self.path.iter().rev().take(32) {
-            let _ = match segment {
-                Segment::Index(index) => write!(path, "[{index}]"),
-                Segment::Key(key) if path.is_empty() => write!(path, "{key}"),
-                Segment::Key(key) => write!(path, ".{key}"),
-            };
-        }
-        if self.path.len() > 32 {
-            path.push_str(" ...");
-        }
-        path
-    }
-}
-
-#[cold]
-fn segment(key: &[u8]) -> Segment {
-    let text = String::from_utf8_lossy(key);
-    let plain = !text.is_empty()
-        && text
-            .chars()
-            .all(|c| c.is_alphanumeric() || "_-$/ ".contains(c));
-    let cut: String = text.chars().take(48).collect();
-    Segment::Key(if plain && cut.len() == text.len() {
-        cut
-    } else {
-        format!("{cut:?}...")
-    })
-}
-
-#[derive(Clone, Copy)]
-struct KeyRef {
-    /// The first eight bytes, big-endian: most comparisons end here.
-    prefix: u64,
-    text: *const u8,
-    len: usize,
-    value: *mut ffi::PyObject,
-}
-
-impl KeyRef {
-    #[inline]
-    fn new(text: &[u8], value: *mut ffi::PyObject) -> Self {
-        Self {
-            prefix: prefix(text),
-            text: text.as_ptr(),
-            len: text.len(),
-            value,
-        }
-    }
-
-    fn text<'a>(&self) -> &'a [u8] {
-        // SAFETY: points into a key's UTF-8 (or `Walk::normalized`), alive until the walk leaves the mapping.
-        unsafe { std::slice::from_raw_parts(self.text, self.len) }
-    }
-
-    #[inline]
-    fn compare(&self, other: &Self) -> Ordering {
-        self.prefix
-            .cmp(&other.prefix)
-            .then_with(|| self.text().cmp(other.text()))
-    }
-}
 
 /// A long value whose digest is still to be computed.
 pub(crate) struct Pending {
@@ -156,11 +30,6 @@ pub(crate) struct Pending {
     /// The exact `str` or `bytes` to remember the digest for.
     pub(crate) object: *mut ffi::PyObject,
 }
-
-/// Mappings of no more keys than this are sorted while they are read, and on the stack.
-const FEW: usize = 12;
-
-type Keys = SmallVec<[KeyRef; FEW]>;
 
 /// Where the order of keys counts from here on; `None` is nowhere.
 type Below = Option<&'static Order>;
@@ -215,7 +84,12 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
     /// # Safety
     /// `object` is alive: borrowed from a container that nothing can change during this walk, or held by it.
     #[inline]
-    unsafe fn value(&mut self, object: *mut ffi::PyObject, below: Below, depth: u32) -> Walked<()> {
+    pub(crate) unsafe fn value(
+        &mut self,
+        object: *mut ffi::PyObject,
+        below: Below,
+        depth: u32,
+    ) -> Walked<()> {
         self.values += 1;
         // SAFETY: as promised by the caller; each call is given an object of the type it asks for.
         unsafe {
@@ -297,7 +171,7 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
 
     /// The limits, looked at where a walk goes deeper.
     #[inline]
-    fn enter(&mut self, depth: u32) -> Walked<()> {
+    pub(crate) fn enter(&mut self, depth: u32) -> Walked<()> {
         if depth < MAX_DEPTH && self.values <= MAX_VALUES {
             self.count(0)
         } else {
@@ -408,8 +282,8 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         object: *mut ffi::PyObject,
         depth: u32,
     ) -> Walked<()> {
-        let mut keys = [ptr::null_mut(); MAX_KEYS];
-        let mut values = [ptr::null_mut(); MAX_KEYS];
+        let mut keys = [const { MaybeUninit::uninit() }; MAX_KEYS];
+        let mut values = [const { MaybeUninit::uninit() }; MAX_KEYS];
         let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
         let mut position: isize = 0;
         let mut count = 0;
@@ -419,28 +293,35 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
                 if count == MAX_KEYS {
                     return self.any_mapping(object, None, depth);
                 }
-                keys[count] = key;
-                values[count] = value;
+                keys[count] = MaybeUninit::new(key);
+                values[count] = MaybeUninit::new(value);
                 count += 1;
             }
         }
-        let keys = &keys[..count];
+        // SAFETY: the first `count` were written.
+        let (keys, values) = unsafe { (keys[..count].assume_init_ref(), values[..count].assume_init_ref()) };
         let hash = shape::hash(keys);
         let Some(shape) = memo.shapes.get(hash, keys) else {
             self.scratch.unknown.push((hash, object));
             // SAFETY: as promised by the caller.
             return unsafe { self.any_mapping(object, None, depth) };
         };
+        self.bytes += shape.text;
         self.enter(depth)?;
-        self.scratch.writer.mapping(count, false);
-        for (index, key) in shape.places() {
-            self.scratch.writer.raw(key);
+        if count == 0 {
+            self.scratch.writer.mapping(0, false);
+        }
+        let mut place = 0;
+        for (index, before) in shape.places() {
+            self.scratch.writer.raw(before);
             // SAFETY: the value is borrowed from the dict.
             if let Err(fail) = unsafe { self.value(values[index], None, depth + 1) } {
-                return Err(fail.under(segment(&key[1..])));
+                // The head of the mapping and of the key are before its text.
+                return Err(fail.under(segment(&before[if place == 0 { 3 } else { 1 }..])));
             }
+            place += 1;
         }
-        self.enter(depth)
+        Ok(())
     }
 
     /// # Safety
@@ -565,114 +446,4 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             Ok(if self.nfc { self.normalize(text) } else { text })
         }
     }
-
-    /// # Safety
-    /// `object` is alive and an instance of `set` or `frozenset`; the walk is `OWNED`.
-    unsafe fn set(&mut self, object: *mut ffi::PyObject, depth: u32) -> Walked<()> {
-        self.enter(depth)?;
-        // SAFETY: as promised by the caller.
-        let set = unsafe { Bound::from_borrowed_ptr(self.py, object) };
-        // A copy of the content: a subclass may define another iteration.
-        // SAFETY: `object` is alive.
-        let set =
-            unsafe { Bound::from_owned_ptr_or_err(self.py, ffi::PyFrozenSet_New(set.as_ptr())) };
-        let unsortable = || {
-            Fail::request(
-                "the set cannot be sorted: its items must be all strings, all numbers or all bytes",
-            )
-        };
-        let items: Vec<Bound<'py, PyAny>> = set
-            .and_then(|set| set.try_iter())
-            .and_then(Iterator::collect::<PyResult<_>>)
-            .map_err(|_| unsortable())?;
-        let kind = |item: &Bound<'py, PyAny>| unsafe {
-            let item = item.as_ptr();
-            if ffi::PyUnicode_Check(item) != 0 {
-                1
-            } else if is_exact!(item, PyBool_Type) {
-                0
-            } else if ffi::PyLong_Check(item) != 0 || ffi::PyFloat_Check(item) != 0 {
-                2
-            } else if ffi::PyBytes_Check(item) != 0 {
-                3
-            } else {
-                0
-            }
-        };
-        if items
-            .iter()
-            .any(|item| kind(item) == 0 || kind(item) != kind(&items[0]))
-        {
-            return Err(unsortable());
-        }
-        // Each item is written once to learn its form; long items are hashed at once, as sorting needs them.
-        let mut forms = Vec::with_capacity(items.len());
-        let start = self.scratch.writer.len();
-        for item in items {
-            let pending = self.scratch.pending.len();
-            // SAFETY: `item` is held.
-            unsafe { self.value(item.as_ptr(), None, depth + 1)? };
-            for todo in self.scratch.pending.drain(pending..) {
-                // SAFETY: the text belongs to `item`, which is alive.
-                let text = unsafe { std::slice::from_raw_parts(todo.text, todo.len) };
-                self.scratch.writer.patch(
-                    todo.at,
-                    &llmcache_core::fingerprint::tree_digests(&[text])[0],
-                );
-            }
-            forms.push(self.scratch.writer.as_bytes()[start..].to_vec());
-            self.scratch.writer.truncate(start);
-            self.held.push(item.unbind());
-        }
-        forms.sort_unstable();
-        if forms.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(Fail::request(
-                "two items of the set are equal, as they are or under NFC; remove one",
-            ));
-        }
-        self.scratch.writer.set(forms.len());
-        for form in forms {
-            self.scratch.writer.raw(&form);
-        }
-        Ok(())
-    }
-}
-
-/// Whether two keys have the same text; `keys` are sorted unless `ordered`.
-#[cold]
-fn any_twice(keys: &Keys, ordered: bool) -> bool {
-    let mut texts: Vec<&[u8]> = keys.iter().map(KeyRef::text).collect();
-    if ordered {
-        texts.sort_unstable();
-    }
-    texts.windows(2).any(|pair| pair[0] == pair[1])
-}
-
-#[cold]
-fn too_much(depth: u32) -> Box<Fail> {
-    Fail::request(if depth < MAX_DEPTH {
-        format!("more than {MAX_VALUES} values; give a shorter request")
-    } else {
-        format!("nested deeper than {MAX_DEPTH} levels, or a cycle; flatten it")
-    })
-}
-
-/// The first eight bytes as a number that sorts as they do.
-#[inline]
-fn prefix(text: &[u8]) -> u64 {
-    if let Some(first) = text.first_chunk::<8>() {
-        return u64::from_be_bytes(*first);
-    }
-    let n = text.len();
-    if n >= 4 {
-        // Two overlapping halves; what they share is the same in both.
-        let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) else {
-            return 0;
-        };
-        return u64::from(u32::from_be_bytes(*first)) << 32
-            | u64::from(u32::from_be_bytes(*last)) << (64 - 8 * n);
-    }
-    text.iter()
-        .enumerate()
-        .fold(0, |all, (at, &byte)| all | u64::from(byte) << (56 - 8 * at))
 }

@@ -37,7 +37,7 @@ class StreamJudge(Protocol):
         ...
 
     def verdict(self) -> Verdict:
-        """The judgement, asked for after the terminal event."""
+        """The judgement so far: without a terminal event as the last one taken, `interrupted`."""
         ...
 
 
@@ -172,15 +172,19 @@ class _Judge:
         self._refused: str | None = None
         self._usage: Usage | None = None
         self._model: str | None = None
+        self._at_end = False
 
     def event(self, event: SseEvent) -> bool:
         try:
-            return self._take(event)
+            self._at_end = self._take(event)
         except (KeyError, TypeError, AttributeError, ValueError):
             self._refuse("malformed")
             return False
+        return self._at_end
 
     def verdict(self) -> Verdict:
+        if not self._at_end:
+            self._refuse("interrupted")
         return Verdict(self._refused, self._usage, self._model)
 
     def _take(self, event: SseEvent) -> bool:
@@ -202,10 +206,11 @@ class _ChatJudge(_Judge):
         self._spoke: set[int] = set()
 
     def verdict(self) -> Verdict:
-        if len(self._ended) < self._wanted:
-            self._refuse("finish_reason")
-        if not self._ended <= self._spoke:
-            self._refuse("empty")
+        if self._at_end:
+            if len(self._ended) < self._wanted:
+                self._refuse("finish_reason")
+            if not self._ended <= self._spoke:
+                self._refuse("empty")
         return super().verdict()
 
     def _take(self, event: SseEvent) -> bool:
@@ -272,10 +277,11 @@ class _MessagesJudge(_Judge):
         self._blocks = 0
 
     def verdict(self) -> Verdict:
-        if refused := _reason(self._stop_reason, self._reasons):
-            self._refuse(refused)
-        if not self._blocks:
-            self._refuse("empty")
+        if self._at_end:
+            if refused := _reason(self._stop_reason, self._reasons):
+                self._refuse(refused)
+            if not self._blocks:
+                self._refuse("empty")
         self._usage = anthropic_usage(self._counts) if self._counts else None
         return super().verdict()
 

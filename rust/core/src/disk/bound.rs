@@ -1,10 +1,9 @@
 //! Keeping the files within their bytes: how many pages a write may use, and what goes to make room.
 //!
-//! The policy is Greedy-Dual-Size-Frequency's idea without its frequency (Cherkasova, "Improving WWW
-//! Proxies Performance with Greedy-Dual-Size-Frequency Caching", HP Labs 1998): a row's *rank* is its
-//! dollars per byte plus the *inflation*, the rank of the last row evicted. Rows that were read or written
-//! lately carry a newer inflation, so rank joins worth and recency in one indexed number. Expired rows go
-//! before all others.
+//! The policy is `GreedyDual`-Size (Cao and Irani, "Cost-Aware WWW Proxy Caching Algorithms", USITS 1997): a
+//! row's *rank* is its dollars per byte plus the *inflation*, the rank of the last row evicted. Rows that were
+//! read or written lately carry a newer inflation, so rank joins worth and recency in one indexed number.
+//! Expired rows go before all others.
 
 use rusqlite::{Connection, params};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use thiserror::Error;
 
 /// Why an operation of the disk store failed.
@@ -19,7 +19,7 @@ pub enum DiskError {
     #[error("no room for the write: {0}")]
     Full(String),
     /// The file system or the folder does not accept writes.
-    #[error("{} is on a read-only file system: choose a folder on a writable one", .0.display())]
+    #[error("{} cannot be written, a read-only file system or file: choose a folder this user can write to", .0.display())]
     ReadOnly(PathBuf),
     /// The process may not use the folder or the file.
     #[error("no permission to use {}: give this user read and write access or choose another folder", .0.display())]
@@ -126,13 +126,21 @@ impl DiskError {
                 | ErrorCode::DatabaseLocked
                 | ErrorCode::FileLockingProtocolFailed,
             ) => Self::Busy,
+            // What SQLite calls growing the log's index, which fails for lack of room.
+            Some(ErrorCode::SystemIoFailure)
+                if error.sqlite_extended_error_code() == Some(ffi::SQLITE_IOERR_SHMSIZE) =>
+            {
+                Self::Full(format!("the disk of {} is full", path.display()))
+            }
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => Self::Io {
+                path: path.to_owned(),
+                source: io::Error::other(error),
+            },
             Some(ErrorCode::DiskFull) => {
                 Self::Full("the disk or the store's bound is full".to_owned())
             }
             Some(ErrorCode::ReadOnly) => Self::ReadOnly(path.to_owned()),
-            Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-                Self::Permission(path.to_owned())
-            }
+            Some(ErrorCode::PermissionDenied) => Self::Permission(path.to_owned()),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Corrupt { set_aside: None }
             }

@@ -8,10 +8,41 @@ use smallvec::SmallVec;
 /// Policy data written on every hit, in the hot line so that a hit dirties one line only.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Touch {
-    /// Hits since the entry was stored.
-    pub hits: u32,
-    /// What the policy notes at an access: the level of a GreedyDual, the tick of a queue.
+    /// 28 bits of hits, 4 bits of uses in earlier stays.
+    uses: u32,
+    /// What the policy notes at an access: the level of a `GreedyDual`, the mark of a queue.
     pub mark: u32,
+}
+
+const HITS: u32 = (1 << 28) - 1;
+
+impl Touch {
+    /// Hits since the entry was stored, up to 2^28 - 1.
+    #[inline]
+    #[must_use]
+    pub fn hits(self) -> u32 {
+        self.uses & HITS
+    }
+
+    /// Uses known from before the entry was stored, up to 15.
+    #[inline]
+    #[must_use]
+    pub fn prior(self) -> u32 {
+        self.uses >> 28
+    }
+
+    /// Counts a hit.
+    #[inline]
+    pub fn count(&mut self) {
+        if self.hits() < HITS {
+            self.uses += 1;
+        }
+    }
+
+    /// Notes the uses of earlier stays.
+    pub fn set_prior(&mut self, prior: u32) {
+        self.uses = self.hits() | prior.min(15) << 28;
+    }
 }
 
 /// 64 bytes for a pointer-sized `V`.

@@ -8,7 +8,7 @@
 
 /// Rebuild once more than `live + live / 4 + SLACK` items are held: amortised O(1) per removal,
 /// and at most 10 bytes per entry. Larger fractions save rebuilds but cost memory per entry.
-const SLACK: usize = 16;
+const SLACK: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Heap {
@@ -41,7 +41,7 @@ impl Heap {
     pub(super) fn push(&mut self, key: u32, slot: u32) {
         if self.items.len() == self.items.capacity() {
             // An eighth at a time: doubling would waste up to eight bytes per entry.
-            self.items.reserve_exact(self.items.len() / 8 + 4);
+            self.items.reserve_exact(self.items.len() / 8 + 1);
         }
         let mut at = self.items.len();
         let item = pack(key, slot);
@@ -78,8 +78,9 @@ impl Heap {
         self.items.len() > live + live / 4 + SLACK
     }
 
-    /// Keeps the items for which `key` returns their (possibly changed) key; O(n).
-    pub(super) fn retain(&mut self, mut key: impl FnMut(u32, u32) -> Option<u32>) {
+    /// Keeps the items for which `key` returns their (possibly changed) key, one for each of the
+    /// `live` slots at most; O(n).
+    pub(super) fn retain(&mut self, live: usize, mut key: impl FnMut(u32, u32) -> Option<u32>) {
         let mut kept = 0;
         for at in 0..self.items.len() {
             let (old, slot) = unpack(self.items[at]);
@@ -89,6 +90,25 @@ impl Heap {
             }
         }
         self.items.truncate(kept);
+        if kept > live {
+            // A dead item whose slot was taken again under the same key passes for a live one: were
+            // such twins kept, a heap full of them would be rebuilt at every removal.
+            self.items.sort_unstable();
+            self.items.dedup();
+        }
+        self.order();
+    }
+
+    /// Starts over with these items; O(n).
+    pub(super) fn refill(&mut self, items: impl Iterator<Item = (u32, u32)>) {
+        self.items.clear();
+        // Never more than were there: items are those of live entries.
+        self.items.extend(items.map(|(key, slot)| pack(key, slot)));
+        self.order();
+    }
+
+    fn order(&mut self) {
+        let kept = self.items.len();
         if self.items.capacity() > kept + kept / 2 + SLACK {
             self.items.shrink_to(kept + kept / 4);
         }

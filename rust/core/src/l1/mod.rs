@@ -6,7 +6,7 @@
 //!
 //! # Memory
 //! [`L1::bytes`] counts what is allocated, not what is used, and never exceeds the capacity:
-//! `shards x SHARD_BYTES + sum(payload_bytes + facts_bytes) + slots x 128 + cells x 8 + heap items x 8`
+//! `shards x size of an empty shard + sum(payload_bytes + facts_bytes) + slots x 128 + cells x 8 + heap items x 8`
 //! plus whatever the policy keeps. In steady state that is about [`ENTRY_BYTES`] per entry beyond
 //! payload and facts.
 //!
@@ -20,11 +20,10 @@ mod expiry;
 mod heap;
 mod shard;
 mod stats;
-mod sync;
 mod table;
 
+use crate::lock::Lock;
 use shard::Shard;
-use sync::Lock;
 
 pub use entry::{Dropped, EntryView, Inserted, Lookup, NewEntry, Outcome, Parted, Touch};
 pub use eviction::{Ours, Policy};
@@ -36,9 +35,6 @@ pub const NEVER: i64 = i64::MAX;
 /// Bytes of bookkeeping an entry is taken to cost when policies weigh it: a slot (128), its index
 /// cell at 2/3 load (12), its heap items (20).
 pub const ENTRY_BYTES: u64 = 160;
-
-/// Fixed bytes of a shard: lock, headers and counters.
-pub const SHARD_BYTES: u64 = 512;
 
 /// One shard per this many bytes: small caches are not cut into shards too small for their entries.
 const BYTES_PER_SHARD: u64 = 16 << 20;
@@ -132,10 +128,13 @@ impl<V, F, P: Policy> L1<V, F, P> {
     where
         V: Clone,
     {
-        let parted;
         let mut shard = self.shard(key).lock();
-        let (found, gone) = shard.look(key, now, latest, valid);
-        parted = gone;
+        let (found, parted) = shard.look(key, now, latest, valid);
+        #[cfg(feature = "planted-bug")]
+        {
+            drop(shard);
+            shard = self.shard(key).lock();
+        }
         let lookup = match found {
             Found::Fresh(slot) => shard.value(slot).cloned().map_or(Lookup::Miss, Lookup::Fresh),
             Found::Stale(slot) => shard.value(slot).cloned().map_or(Lookup::Miss, Lookup::Stale),

@@ -5,7 +5,7 @@ use super::eviction::{Candidate, Policy, Verdict, hash};
 use super::expiry::Expiry;
 use super::stats::ShardStats;
 use super::table::{Index, Slots, tag};
-use super::{Found, SHARD_BYTES};
+use super::{Found, Padded};
 
 pub(super) struct Shard<V, F, P: Policy> {
     index: Index,
@@ -28,6 +28,9 @@ enum Why {
 }
 
 impl<V, F, P: Policy> Shard<V, F, P> {
+    /// Bytes of an empty shard: lock, headers, counters, the policy's own fields.
+    const FIXED: u64 = size_of::<Padded<Self>>() as u64;
+
     pub(super) fn new(capacity: u64) -> Self {
         Self {
             index: Index::default(),
@@ -46,7 +49,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
 
     /// Everything charged to the budget, as allocated.
     pub(super) fn bytes(&self) -> u64 {
-        SHARD_BYTES
+        Self::FIXED
             + self.held
             + self.slots.bytes()
             + self.index.bytes()
@@ -65,7 +68,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
 
     fn view(&self, slot: u32) -> EntryView<'_, F> {
         let hot = self.slots.hot(slot);
-        EntryView { fresh_until: hot.fresh_until, hits: hot.touch.hits, fields: self.slots.cold(slot).fields() }
+        EntryView { fresh_until: hot.fresh_until, hits: hot.touch.hits(), fields: self.slots.cold(slot).fields() }
     }
 
     /// Finds an entry to serve, counts, and takes out what is gone or invalid.
@@ -79,21 +82,18 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     ) -> (Found, Option<Parted<V, F>>) {
         let Some((cell, slot)) = self.find(key) else {
             self.stats.misses += 1;
-            self.policy.miss(hash(key));
             return (Found::Nothing, None);
         };
         let hot = self.slots.hot(slot);
         let fresh = now < hot.fresh_until;
         if !fresh && now >= self.slots.cold(slot).stale_until {
             self.stats.misses += 1;
-            self.policy.miss(hash(key));
             return (Found::Nothing, self.part(cell, slot, Why::Expired));
         }
         if hot.checked < latest {
             if !valid(&self.view(slot)) {
                 self.stats.misses += 1;
-                self.policy.miss(hash(key));
-                return (Found::Nothing, self.part(cell, slot, Why::Invalid));
+                    return (Found::Nothing, self.part(cell, slot, Why::Invalid));
             }
             self.slots.hot_mut(slot).checked = latest;
         }
@@ -135,7 +135,6 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     pub(super) fn insert(&mut self, entry: NewEntry<V, F>, now: i64) -> Inserted<V, F> {
         let mut dropped = Dropped::new();
         let mut outcome = Outcome::Stored;
-        let mut touch = Touch::default();
         if let Some((cell, slot)) = self.find(&entry.key) {
             let cold = self.slots.cold(slot);
             let alive = now < cold.stale_until;
@@ -144,29 +143,27 @@ impl<V, F, P: Policy> Shard<V, F, P> {
                 dropped.push((entry.value, entry.facts));
                 return Inserted { outcome: Outcome::Older, dropped };
             }
-            // Out and in again, so that its bytes are free while room is made for its successor;
-            // the hits stay with the key.
-            touch = self.slots.hot(slot).touch;
+            // Out and in again, so that its bytes are free while room is made for its successor.
             dropped.extend(self.take(cell, slot, false));
             outcome = Outcome::Replaced;
         }
         let size = entry.payload_bytes.saturating_add(u64::from(entry.facts_bytes));
-        let candidate = Candidate {
+        let mut candidate = Candidate {
             hash: hash(&entry.key),
             charge: size.saturating_add(super::ENTRY_BYTES),
             cost: entry.cost,
+            first: true,
         };
         let Ok(payload_bytes) = u32::try_from(entry.payload_bytes) else {
             return self.too_large(entry, dropped);
         };
-        let floor = SHARD_BYTES + self.policy.bytes() + Slots::<V, F, P::Node>::SLOT + 256;
+        let floor = Self::FIXED + self.policy.bytes() + Slots::<V, F, P::Node>::SLOT + 256;
         if floor.saturating_add(size) > self.capacity {
             return self.too_large(entry, dropped);
         }
-        let mut candidate = Some(candidate);
         while self.bytes() + size + self.growth() > self.capacity {
-            match self.make_room(now, candidate.as_ref(), &mut dropped) {
-                Some(true) => candidate = None,
+            match self.make_room(now, Some(&mut candidate), &mut dropped) {
+                Some(true) => {}
                 Some(false) => {
                     self.stats.not_admitted += 1;
                     dropped.push((entry.value, entry.facts));
@@ -182,14 +179,14 @@ impl<V, F, P: Policy> Shard<V, F, P> {
             }
         }
         let tag = tag(&entry.key);
-        let stale_until = entry.stale_until.max(entry.fresh_until);
+        let stale_until = entry.stale_until.max(entry.fresh_until).max(i64::MIN + 1);
         let slot = self.slots.take_slot(
             Hot {
                 key: entry.key,
                 value: Some(entry.value),
                 fresh_until: entry.fresh_until,
                 checked: entry.checked,
-                touch,
+                touch: Touch::default(),
             },
             Cold {
                 created: entry.created,
@@ -232,13 +229,16 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     }
 
     /// Takes one entry out, expired ones first. `Some(false)`: the candidate is refused; `None`: nothing is held.
-    fn make_room(&mut self, now: i64, candidate: Option<&Candidate>, dropped: &mut Dropped<V, F>) -> Option<bool> {
+    fn make_room(&mut self, now: i64, mut candidate: Option<&mut Candidate>, dropped: &mut Dropped<V, F>) -> Option<bool> {
         if let Some(parted) = self.expire_one(now) {
             dropped.push(parted);
             return Some(true);
         }
-        match self.policy.victim(&mut self.slots, candidate)? {
+        match self.policy.victim(&mut self.slots, candidate.as_deref())? {
             Verdict::Evict(slot) => {
+                if let Some(candidate) = &mut candidate {
+                    candidate.first = false;
+                }
                 let key = self.slots.hot(slot).key;
                 let (cell, slot) = self.find(&key)?;
                 dropped.extend(self.part(cell, slot, Why::Evicted));
@@ -285,14 +285,14 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     pub(super) fn clear(&mut self) -> impl Iterator<Item = Parted<V, F>> + use<V, F, P> {
         self.stats.removed += self.len() as u64;
         self.held = 0;
-        let slots = self.reset_structures();
-        slots.into_values()
+        self.policy = P::new(self.capacity);
+        self.reset_structures().into_values()
     }
 
+    /// Frees the structures; the policy keeps what it learned.
     fn reset_structures(&mut self) -> Slots<V, F, P::Node> {
         self.index = Index::default();
         self.expiry = Expiry::default();
-        self.policy = P::new(self.capacity);
         std::mem::take(&mut self.slots)
     }
 
@@ -328,8 +328,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         self.held -= self.slots.cold(slot).outside();
         self.index.remove(cell);
         let parted = self.slots.give_back(slot);
-        let (slots, live) = (&self.slots, self.index.len());
-        self.expiry.tidy(live, |slot| slots.deadline(slot));
+        self.expiry.tidy(self.index.len(), self.slots.deadlines());
         parted
     }
 }

@@ -3,12 +3,26 @@
 //! What belongs here: decisions over slots, sizes, costs and times of access. What does not:
 //! storage, locks, clocks; the shard owns those, and every policy is run by the same shard.
 
+mod gdsf;
+mod ghosts;
 mod greedy;
+mod idle;
+mod lru;
 mod ours;
+mod queue;
+mod s3fifo;
+mod sieve;
+mod sketch;
+mod wtinylfu;
 
 use super::entry::Touch;
 
+pub use gdsf::Gdsf;
+pub use lru::Lru;
 pub use ours::Ours;
+pub use s3fifo::S3Fifo;
+pub use sieve::Sieve;
+pub use wtinylfu::WTinyLfu;
 
 /// The slots of a shard as a policy sees them.
 pub trait Nodes<N> {
@@ -43,6 +57,8 @@ pub struct Candidate {
     pub hash: u64,
     /// Bytes it will be charged with.
     pub charge: u64,
+    /// Whether no victim was asked for on its behalf yet.
+    pub first: bool,
     /// Micro-USD, 0 = unknown.
     pub cost: u64,
 }
@@ -58,21 +74,19 @@ pub enum Verdict {
 
 /// An eviction policy. All calls come under the shard's lock.
 pub trait Policy: Sized + Send {
-    /// Per-entry data; 12 bytes keep the cold half of a slot within a cache line.
+    /// Per-entry data; 12 bytes or less keep the cold half of a slot within a cache line.
     type Node: Copy + Default + Send;
 
     /// A policy for a shard of `capacity` bytes.
     fn new(capacity: u64) -> Self;
     /// A look-up found the entry. The hot path: touch nothing but the entry's [`Touch`].
     fn hit<S: Nodes<Self::Node>>(&mut self, slots: &mut S, slot: u32);
-    /// A look-up found nothing.
-    #[inline]
-    fn miss(&mut self, _hash: u64) {}
     /// An entry was stored in `slot`. `again`: over an older entry of its key (size and cost may differ).
     fn stored<S: Nodes<Self::Node>>(&mut self, slots: &mut S, slot: u32, again: bool);
     /// The entry in `slot` is about to leave, by eviction or otherwise.
     fn leaving<S: Nodes<Self::Node>>(&mut self, slots: &mut S, slot: u32, evicted: bool);
-    /// Chooses a victim; `None` if nothing is held. `candidate` is absent once its room was granted.
+    /// Chooses a victim; `None` if nothing is held. `candidate` is what the room is for; absent if it
+    /// is stored already.
     fn victim<S: Nodes<Self::Node>>(&mut self, slots: &mut S, candidate: Option<&Candidate>) -> Option<Verdict>;
     /// Bytes allocated by the policy.
     fn bytes(&self) -> u64;

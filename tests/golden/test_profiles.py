@@ -11,9 +11,7 @@ import pytest
 
 import llmcache_fast
 
-PROFILES: dict[str, dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "golden" / "profiles_v1.json").read_text()
-)
+PROFILES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "profiles_v1.json").read_text())
 DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "reference" / "fingerprint.md").read_text()
 TRANSPORT = {"stream", "stream_options", "timeout", "extra_headers", "max_retries"}
 
