@@ -300,7 +300,16 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-        **options: Any,
+        ttl: _Seconds | Unset | None = ...,
+        stale_while_revalidate: _Seconds | Unset = ...,
+        stale_if_error: _Seconds | Unset = ...,
+        tags: Sequence[str] | Unset = ...,
+        label: str | Unset | None = ...,
+        depends_on: Sequence[str] | Unset = ...,
+        timeout: _Seconds | Unset | None = ...,
+        refresh: bool = ...,
+        only_if_cached: bool = ...,
+        store: bool = ...,
     ) -> Awaitable[_T]: ...
     @overload
     def get_or_compute(

@@ -50,8 +50,15 @@ pub enum Blob {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite;
 
+/// The last eight bits.
+#[inline]
+fn low_byte(n: u64) -> u8 {
+    n.to_le_bytes()[0]
+}
+
 /// Copies a piece, most of which are shorter than a call to `memcpy` takes: two overlapping words.
 #[inline(always)]
+#[expect(clippy::inline_always, reason = "a call costs as much as the copy: `benches/fingerprint.rs`")]
 fn copy(to: &mut [u8], from: &[u8]) {
     let n = from.len();
     if n > 32 {
@@ -131,18 +138,18 @@ impl Writer {
     #[cold]
     fn long_varint(&mut self, mut n: u64) {
         while n >= 0x80 {
-            self.byte((n as u8) | 0x80);
+            self.byte(low_byte(n) | 0x80);
             n >>= 7;
         }
-        self.byte(n as u8);
+        self.byte(low_byte(n));
     }
 
     #[inline]
     fn varint(&mut self, n: u64) {
         if n < 0x80 {
-            self.byte(n as u8)
+            self.byte(low_byte(n));
         } else {
-            self.long_varint(n)
+            self.long_varint(n);
         }
     }
 
@@ -151,7 +158,7 @@ impl Writer {
         if n < 0x80 {
             let room = self.room(2);
             room[0] = tag;
-            room[1] = n as u8;
+            room[1] = low_byte(n);
         } else {
             self.byte(tag);
             self.long_varint(n);
@@ -202,6 +209,7 @@ impl Writer {
             self.byte(FLOAT);
             self.raw(&value.to_be_bytes());
         } else if (-TWO_63..TWO_63).contains(&value) {
+            #[expect(clippy::cast_possible_truncation, reason = "integral and in range")]
             self.integer(value as i64);
         } else {
             // A double of at least 2^63 is its 53-bit mantissa shifted left.
@@ -222,7 +230,7 @@ impl Writer {
         if text.len() < 0x80 {
             let room = self.room(2 + text.len());
             room[0] = STRING;
-            room[1] = text.len() as u8;
+            room[1] = low_byte(text.len() as u64);
             copy(&mut room[2..], text);
         } else {
             self.tagged(STRING, text.len() as u64);
@@ -279,7 +287,7 @@ impl Writer {
     pub fn key(&mut self, text: &[u8]) {
         if text.len() < 0x80 {
             let room = self.room(1 + text.len());
-            room[0] = text.len() as u8;
+            room[0] = low_byte(text.len() as u64);
             copy(&mut room[1..], text);
         } else {
             self.long_varint(text.len() as u64);
