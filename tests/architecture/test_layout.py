@@ -31,7 +31,6 @@ TESTED_ELSEWHERE: dict[str, str] = {}
 TESTS_OF_NO_MODULE = {
     "test_sdist.py": "the package as a whole",
     "test_profiles.py": "the core's rules (profile.rs) against the published data",
-    "test_refcounts.py": "the extension's unsafe parts, all of them",
 }
 
 # Core files tested through what drives them.

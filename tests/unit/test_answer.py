@@ -10,7 +10,6 @@ from llmcache_fast import UnstorableValueError
 from llmcache_fast._answer import Answer, Landing, entry_of
 from llmcache_fast._core import Clock, Engine
 from llmcache_fast._entry import NEVER, Entry, Facts, pack_facts, stored_form
-from llmcache_fast._options import CALL_OPTIONS
 from llmcache_fast._usage import Usage
 
 KEY = hashlib.sha256(b"key").digest()
@@ -49,9 +48,14 @@ def test_a_result_has_age_and_saving() -> None:
 def test_memory_gives_the_entry_back() -> None:
     engine = Engine()
     engine._configure(
-        memory=1 << 20, namespace="default", profile="generic", normalize=None, clock=Clock(), epoch=1,
-        options=CALL_OPTIONS, alone=True,
-    )  # fmt: skip
+        memory=1 << 20,
+        namespace="default",
+        profile="generic",
+        normalize=None,
+        clock=Clock(),
+        epoch=1,
+        alone=True,
+    )
     engine._set_open(open=True)
     assert engine._insert(
         KEY, stored_form(ENTRY), namespace="default", tags=["t"], label=None, versions=[],

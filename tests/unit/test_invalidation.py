@@ -121,7 +121,7 @@ async def test_a_late_store_does_not_replace_what_was_set(cache: LLMCache) -> No
         return "computed"
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(cache.get_or_compute, REQUEST, slow)
+        tasks.start_soon(cache.resolve, REQUEST, slow)
         await started.wait()
         await cache.set(REQUEST, "set by hand")
         go.set()
