@@ -20,7 +20,7 @@ LOCKED := $(if $(CI),--locked)
 # One interpreter for maturin, clippy and tests: pyo3 is not compiled anew for each of them.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
-.PHONY: help demo test test-core test-python test-long fuzz soak bench lint docs clean build dev system constraints
+.PHONY: help demo test test-core test-python test-long fuzz soak valgrind bench lint docs clean build dev system constraints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -88,6 +88,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (60) each
 SOAK_SECONDS ?= 600
 soak: dev system ## the tests that run as long as they are told: SOAK_SECONDS (600)
 	LLMCACHE_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak --timeout 0
+
+valgrind: dev ## the extension's unsafe paths under valgrind (a quarter of an hour)
+	tests/memory/valgrind.sh
 
 lint: dev ## formatting, lints, types, import rules, stubs of the extension
 	cargo fmt --all --check

@@ -64,7 +64,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     extra = {"index.md": front_page(), **reference_pages()}
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
-        extra[name] = (ROOT / name).read_text().replace("](docs/", "](")
+        text = (ROOT / name).read_text()
+        extra[name] = text.replace("](docs/", "](").replace("](README.md", "](index.md")
     for uri, content in extra.items():
         files.append(File.generated(config, uri, content=content))
     return files

@@ -57,9 +57,10 @@ class LLMCache(Lifecycle):
         namespace: Hard wall between tenants and applications; part of every fingerprint and record.
         memory: Bytes of L1, everything counted: a number or `"256MiB"`.
         ttl: Seconds an entry is fresh; None never expires.
-        stale_while_revalidate: Seconds after that in which the old value is returned at once while a new one
-            is computed.
-        stale_if_error: Seconds after that in which the old value stands in for a failed computation.
+        stale_while_revalidate: Seconds after `ttl` in which the old value is returned at once while a new
+            one is computed (as in RFC 5861).
+        stale_if_error: Seconds after `ttl` in which the old value stands in for a failed computation (as
+            there).
         profile: Rules for the fields of a request: `generic`, `openai.chat`, `openai.responses`,
             `anthropic.messages`.
         normalize: `"NFC"` puts all strings of requests into Unicode normalisation form C first.
@@ -178,7 +179,7 @@ class LLMCache(Lifecycle):
 
     @property
     def close_report(self) -> dict[str, WriteReport]:
-        """By tier: what was written, lost and left when the cache was closed."""
+        """By tier: what was written, lost and left, in entries, when the cache was closed; empty before."""
         return self._reports
 
     # -- reading and computing ------------------------------------------------------------------------
@@ -276,10 +277,14 @@ class LLMCache(Lifecycle):
         """A reader over a recorded stream: an entry, one that is running, or a new one that `source` records.
 
         `source` runs once, in a task of the cache: `recorder.begin(head)`, `recorder.write(chunk)`,
-        `recorder.commit(...)`. Only what was committed is stored. Options as for `get_or_compute`.
+        `recorder.commit(...)`. Only what was committed is stored. Options as for `get_or_compute`, but
+        without `type`: chunks are bytes, and keep their boundaries. Returns when the head is known. `timeout`
+        bounds that wait, in seconds; the cache's `deadline` bounds the whole recording.
 
         Raises:
+            CacheClosedError: the cache is not open, or was opened in another event loop.
             NotCachedError: `only_if_cached`, and nothing is.
+            WaitTimeoutError: the head was not there within `timeout`.
             Exception: what `source` raised before `begin`; later failures are raised while reading.
         """
         key, name = self._locate(request, namespace, profile, variant)
@@ -296,7 +301,13 @@ class LLMCache(Lifecycle):
         namespace: str | None = None,
         profile: str | None = None,
     ) -> list[Any]:
-        """The value of each request, or `default`, in their order; lower tiers are read together."""
+        """The value of each request, or `default`, in their order: as many values as requests.
+
+        Fresh values only, as `get`. What memory does not have is read from each lower tier in one round trip.
+
+        Raises:
+            UnkeyableRequestError: one of the requests has no canonical form; nothing was read.
+        """
         self._check_open()
         scope = {"type": type, "namespace": namespace, "profile": profile}
         keys = [self.fingerprint(request, namespace=namespace, profile=profile) for request in requests]
@@ -330,10 +341,12 @@ class LLMCache(Lifecycle):
     ) -> bool:
         """Store a value; whether memory took it. A computation that is running does not overwrite it.
 
-        `cost` is in micro-USD; without it, it is taken from `usage` and `model`.
+        `cost` is in micro-USD; without it, it is taken from `usage` and `model`. Options as for
+        `get_or_compute`. Lower tiers are written behind: `flush` waits for them.
 
         Raises:
             UnstorableValueError: the value cannot be stored so that a hit returns the same.
+            ConfigurationError: an option that cannot work.
         """
         key, name = self._locate(request, namespace, profile, variant)
         checked = call_options(self.options, options)
@@ -356,7 +369,11 @@ class LLMCache(Lifecycle):
         profile: str | None = None,
         variant: str | int | None = None,
     ) -> bool:
-        """Remove an entry from every tier; whether there was one. What is being computed is not stored."""
+        """Remove an entry from every tier; whether there was one. What is being computed is not stored.
+
+        It is also invalidated, so that a write that comes late does not bring it back (I1). A tier that fails
+        is counted, not raised. Costs one write of each lower tier.
+        """
         key, name = self._locate(request, namespace, profile, variant)
         await self._invalidations.apply(name, self._named_targets(name, keys=[key]))
         self._computing.forget_failure(key)
@@ -370,7 +387,10 @@ class LLMCache(Lifecycle):
         profile: str | None = None,
         variant: str | int | None = None,
     ) -> bool:
-        """End an entry's freshness in every tier, keeping it as a stale fallback; whether there was one."""
+        """End an entry's freshness in every tier, keeping it as a stale fallback; whether there was one.
+
+        Of use only to an entry with a stale window. Costs one read and a buffered write of each lower tier.
+        """
         key, name = self._locate(request, namespace, profile, variant)
         return await self._lookup.expire(key, name)
 
@@ -390,10 +410,13 @@ class LLMCache(Lifecycle):
         """Invalidate by request or fingerprint, by tags (any of them), by label, or a whole namespace.
 
         A label that ends in `/` or `/*` covers all below it. Costs the same however many entries it covers.
-        After it returns, no value whose computation started before is returned to a new call (I1).
+        After it returns, no value whose computation started before is returned to a new call (I1). That
+        holds in this process, and for what others read from the same disk tier; it is durable there when it
+        returns, unless the answer says `deferred`. Frees no bytes by itself.
 
         Raises:
             ConfigurationError: nothing, or something that cannot be, was named; nothing is invalidated.
+            CacheClosedError: the cache is not open; or `strict`, and the authority could not be told.
         """
         self._check_open()
         name = namespace_of(namespace if namespace is not None else self.options.namespace)
@@ -407,7 +430,7 @@ class LLMCache(Lifecycle):
         return await self._invalidations.apply(name, targets)
 
     async def bump_version(self, name: str, *, namespace: str | None = None) -> Invalidation:
-        """Invalidate all entries that were stored with `depends_on=[name]`."""
+        """Invalidate all entries that were stored with `depends_on=[name]`. As `invalidate` otherwise."""
         self._check_open()
         space = namespace_of(namespace or self.options.namespace)
         return await self._invalidations.apply(
@@ -425,7 +448,7 @@ class LLMCache(Lifecycle):
         return self._recent.explain(request, namespace, profile)
 
     def stats(self) -> CacheStats:
-        """What happened since the cache was opened; L1's counts are exact."""
+        """What happened since the cache was opened; L1's counts are exact. Costs one lock of each shard."""
         self._check_open()
         return cache_stats(
             self._shards(),
@@ -437,7 +460,11 @@ class LLMCache(Lifecycle):
         )
 
     async def flush(self, timeout: float | None = None) -> dict[str, WriteReport]:
-        """Wait until all that is buffered now is written to the lower tiers, or `timeout` seconds."""
+        """Wait until all that is buffered now is written to the lower tiers, `timeout` seconds at most.
+
+        By tier: entries written, shed, lost and remaining. What was written survives SIGKILL (I8). Raises
+        nothing because of a tier.
+        """
         self._check_open()
         return await self._lookup.flush(timeout)
 
@@ -459,6 +486,9 @@ class LLMCache(Lifecycle):
 
         `label` may name arguments: `"code/{analysis_type}"`. `version` is part of the key: change it with the
         function's meaning. `ignore` names arguments that do not count. The type of the answer is taken from
-        the function's annotation. Other options as for `get_or_compute`.
+        the function's annotation. Other options as for `get_or_compute`. The cache need not be open yet.
+
+        Raises:
+            ConfigurationError: not an async function, or `ignore` names something else than its arguments.
         """
         return cached(self, function, **options)

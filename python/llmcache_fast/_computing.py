@@ -338,6 +338,8 @@ class Computing:
     ) -> Answer:
         """As `answer`, from an event loop the flights do not belong to: computed in the caller's own task,
         kept in memory only."""
+        if options.only_if_cached:
+            raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         targets = self.targets(key, namespace, options)
         flight = Flight(key, namespace, 0, set(targets), options.tags)
         epoch, snap = self._engine._stamp(targets[0])

@@ -1,8 +1,12 @@
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, final, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
+
+from llmcache_fast._entry import Computed
+from llmcache_fast._options import Unset
 
 __all__ = [
     "ENVELOPE_OVERHEAD",
@@ -20,12 +24,19 @@ __all__ = [
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
+_Seconds: TypeAlias = float | timedelta
 
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
 
 @final
 class DiskStore:
+    """Records by fingerprint in one SQLite file, for `tiers.disk.DiskTier`. Blocking: call it in a thread.
+
+    What a returned call wrote survives the death of the process. Errors are `TierError` and
+    `TierUnavailableError`, with `reason`. Times are microseconds since 1970, sizes bytes, costs micro-USD.
+    """
+
     def __new__(cls, path: str | Path, max_bytes: int, budget: float = 0.25) -> DiskStore: ...
     @property
     def path(self) -> Path: ...
@@ -35,10 +46,14 @@ class DiskStore:
     def set_aside(self) -> Path | None: ...
     @property
     def max_record(self) -> int: ...
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The envelope of each 32-byte key, in order."""
+
     def put_many(
         self, records: Sequence[tuple[bytes, bytes, int, int, int, int]], now: int
-    ) -> tuple[int, int, int]: ...
+    ) -> tuple[int, int, int]:
+        """Store `(key, envelope, epoch, snap, stale_until, cost)`s; counts of stored, superseded, refused."""
+
     def delete_many(self, keys: Sequence[bytes]) -> int: ...
     def purge(self, now: int, limit: int) -> int: ...
     def clear(self) -> int: ...
@@ -52,6 +67,8 @@ class DiskStore:
 
 @final
 class Envelope:
+    """A decoded record; its fields are those of `docs/reference/envelope.md`."""
+
     @property
     def kind(self) -> int: ...
     @property
@@ -94,18 +111,46 @@ def encode_envelope(
     namespace: str,
     facts: bytes,
     payload: bytes,
-) -> bytes: ...
-def decode_envelope(data: bytes, namespace: str, fingerprint: bytes) -> tuple[Envelope | None, str]: ...
+) -> bytes:
+    """The bytes of a record, format version 1. One copy of the payload and one hash over all of it.
+
+    Raises:
+        ValueError: a number or a length that the format cannot hold.
+    """
+
+def decode_envelope(data: bytes, namespace: str, fingerprint: bytes) -> tuple[Envelope | None, str]:
+    """`(envelope, "")`, or `(None, reason)`. Raises nothing because of what `data` holds."""
+
 def fingerprint(
     request: Any,
     namespace: str = "default",
     profile: str = "generic",
     variant: str | int | None = None,
     normalize: Literal["NFC"] | None = None,
-) -> bytes: ...
+) -> bytes:
+    """The 32-byte fingerprint of a request, format version 1 (`docs/reference/fingerprint.md`).
+
+    `cache.fingerprint(request)` gives the same for the cache's own namespace, profile and normalisation, and
+    is faster for long requests: it remembers the digests of long strings that it saw before.
+
+    Args:
+        request: Any JSON-like value, dataclass, msgspec Struct or pydantic model. Exactly 32 `bytes` are
+            taken as a ready fingerprint and returned.
+        namespace: The wall the request stands behind.
+        profile: The rules for its top-level fields: `generic`, `openai.chat`, `openai.responses` or
+            `anthropic.messages`.
+        variant: A string or 64-bit integer that asks for an independent sample.
+        normalize: `"NFC"` to put all strings of the request into Unicode normalisation form C first.
+
+    Raises:
+        UnkeyableRequestError: the request has no canonical form; `path` says where, `reason` why.
+        ValueError: an unknown profile or normalisation.
+    """
 
 @disjoint_base
 class Clock:
+    """Microseconds since 1970: the machine's, until a time is `set`."""
+
     def __new__(cls, *_arguments: Any) -> Self: ...
     # The interpreter sees no more of a call's parameters than this; there are none.
     def __call__(self, /, *args: Any, **kwargs: Any) -> int: ...
@@ -113,6 +158,8 @@ class Clock:
 
 @final
 class Encoded:
+    """An encoded value in memory, with what it takes to decode it."""
+
     def __new__(cls, payload: bytes, content: Any, kind: Any) -> Encoded: ...
     @property
     def payload(self) -> bytes: ...
@@ -124,6 +171,8 @@ class Encoded:
 
 @final
 class View:
+    """An entry in memory with its facts; times in microseconds since 1970, `cost` in micro-USD."""
+
     @property
     def value(self) -> Any: ...
     @property
@@ -145,6 +194,8 @@ class View:
 
 @disjoint_base
 class Engine:
+    """The hot half of `LLMCache`: fingerprint, look-up in memory and validity in one call."""
+
     def __new__(cls, *_arguments: Any, **_options: Any) -> Self: ...
     def fingerprint(
         self,
@@ -153,7 +204,18 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-    ) -> bytes: ...
+    ) -> bytes:
+        """The 32-byte fingerprint of a request under this cache's namespace, profile and normalisation.
+
+        Works on a cache that is not open. Every method that takes a request also takes its fingerprint.
+        Cost: about that of hashing the request's text, once; strings of 256 bytes and more that were met
+        before, as the same object, are not read again.
+
+        Raises:
+            UnkeyableRequestError: the request has no canonical form; `path` says where, `reason` why.
+            ValueError: an unknown profile.
+        """
+
     @overload
     def get(
         self,
@@ -164,7 +226,25 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-    ) -> Awaitable[_T | _D]: ...
+    ) -> Awaitable[_T | _D]:
+        """The value of a request if it is fresh in any tier, else `default`. Awaitable.
+
+        A hit in memory is one call, finished before it is awaited. A miss without lower tiers as well; with
+        them, it costs one batched read of each, at most their time budget.
+
+        Args:
+            request: The request, or its 32-byte fingerprint.
+            default: What is returned for an entry that is absent, stale, invalid, or not of `type`.
+            type: The type of the value, as it was given when it was stored.
+            namespace: In place of the cache's own.
+            profile: In place of the cache's own.
+            variant: As it was given when it was stored.
+
+        Raises:
+            CacheClosedError: the cache is not open.
+            UnkeyableRequestError: the request has no canonical form.
+        """
+
     @overload
     def get(
         self,
@@ -175,7 +255,25 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-    ) -> Awaitable[Any]: ...
+    ) -> Awaitable[Any]:
+        """The value of a request if it is fresh in any tier, else `default`. Awaitable.
+
+        A hit in memory is one call, finished before it is awaited. A miss without lower tiers as well; with
+        them, it costs one batched read of each, at most their time budget.
+
+        Args:
+            request: The request, or its 32-byte fingerprint.
+            default: What is returned for an entry that is absent, stale, invalid, or not of `type`.
+            type: The type of the value, as it was given when it was stored.
+            namespace: In place of the cache's own.
+            profile: In place of the cache's own.
+            variant: As it was given when it was stored.
+
+        Raises:
+            CacheClosedError: the cache is not open.
+            UnkeyableRequestError: the request has no canonical form.
+        """
+
     def get_nowait(
         self,
         request: Any,
@@ -185,7 +283,36 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-    ) -> Any: ...
+    ) -> Any:
+        """The value of a request if it is fresh in memory, else `default`. No await, no lower tier.
+
+        May be called from any thread and any event loop while the cache is open. Arguments and errors as
+        for `get`.
+        """
+
+
+    @overload
+    def get_or_compute(
+        self,
+        request: Any,
+        compute: Callable[..., Awaitable[Computed[_T]]],
+        *,
+        type: Any = None,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+        ttl: _Seconds | Unset | None = ...,
+        stale_while_revalidate: _Seconds | Unset = ...,
+        stale_if_error: _Seconds | Unset = ...,
+        tags: Sequence[str] | Unset = ...,
+        label: str | Unset | None = ...,
+        depends_on: Sequence[str] | Unset = ...,
+        timeout: _Seconds | Unset | None = ...,
+        refresh: bool = ...,
+        only_if_cached: bool = ...,
+        store: bool = ...,
+    ) -> Awaitable[_T]: ...
+    @overload
     def get_or_compute(
         self,
         request: Any,
@@ -195,8 +322,56 @@ class Engine:
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
-        **options: Any,
-    ) -> Awaitable[_T]: ...
+        ttl: _Seconds | Unset | None = ...,
+        stale_while_revalidate: _Seconds | Unset = ...,
+        stale_if_error: _Seconds | Unset = ...,
+        tags: Sequence[str] | Unset = ...,
+        label: str | Unset | None = ...,
+        depends_on: Sequence[str] | Unset = ...,
+        timeout: _Seconds | Unset | None = ...,
+        refresh: bool = ...,
+        only_if_cached: bool = ...,
+        store: bool = ...,
+    ) -> Awaitable[_T]:
+        """The value of a request: from a tier, a computation that is running, or `compute`. Awaitable.
+
+        A hit in memory is one call, finished before it is awaited: the fingerprint and a fraction of a
+        microsecond. Otherwise the caller joins the request's flight, or starts it: at most one computation
+        of a request runs at a time (in the event loop that opened the cache), whoever is cancelled meanwhile.
+
+        Args:
+            request: The mapping you were about to send, or any value with a fingerprint.
+            compute: An async callable without arguments, or with one: a context with `fingerprint` and
+                `stale`, the value that is being replaced. It returns the value, or `Computed` with it.
+            type: The type of the value: needed for dataclasses, msgspec Structs and pydantic models, so
+                that a hit is one again.
+            namespace: In place of the cache's own.
+            profile: In place of the cache's own.
+            variant: A string or integer that asks for an independent sample.
+            ttl: Seconds the entry is fresh, in place of the cache's own; None: for ever, 0: not stored.
+            stale_while_revalidate: Seconds after `ttl` in which an old value is returned at once.
+            stale_if_error: Seconds after `ttl` in which an old value stands in for a failed computation.
+            tags: By which the entry can be invalidated; at most 256 strings of 1 to 256 characters.
+            label: A path by which it can be, such as `content/blog/ai`; at most 512 characters.
+            depends_on: Names whose `bump_version` invalidates it.
+            timeout: Seconds this caller waits; the computation goes on for the others.
+            refresh: Compute even if there is an entry.
+            only_if_cached: Never compute.
+            store: False computes and does not keep.
+
+        Raises:
+            Exception: what `compute` raised, an instance of this caller's own; a stale value may stand in.
+            CacheClosedError: the cache is not open.
+            UnkeyableRequestError: the request has no canonical form.
+            ConfigurationError: an option that cannot work.
+            TypeError: an unknown option.
+            NotCachedError: `only_if_cached`, and nothing is.
+            WaitTimeoutError: `timeout` passed; the computation goes on for the others.
+            FlightDeadlineExceeded: the computation took longer than the cache's `deadline`.
+            FlightCancelled: the computation was cancelled, or the cache was closed.
+            ReentrancyError: the computation waits for its own result.
+        """
+
     def _configure(
         self,
         *,

@@ -42,9 +42,10 @@ class Near(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What of a request counts."""
+    """What of a request counts. Holds names of fields and rules, no values: it can go into a log."""
 
     fingerprint: str
+    """64 hex digits."""
     namespace: str
     profile: str
     fields: list[Field]

@@ -214,6 +214,8 @@ _ENVIRONMENT: Final = {
     "LLMCACHE_NEGATIVE_TTL": "negative_ttl",
     "LLMCACHE_DEADLINE": "deadline",
 }
+_READ_ELSEWHERE: Final = frozenset({"LLMCACHE_PRICES"})
+"""Variables that are no options of a cache: the price table's file."""
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -225,7 +227,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
     variables = {
         name: text
         for name, text in (os.environ if environment is None else environment).items()
-        if name.startswith("LLMCACHE_")
+        if name.startswith("LLMCACHE_") and name not in _READ_ELSEWHERE
     }
     variables.pop("LLMCACHE_PRICES", None)  # read by `PriceTable.shipped`
     unknown = sorted(variables.keys() - _ENVIRONMENT.keys())

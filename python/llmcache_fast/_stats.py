@@ -54,17 +54,27 @@ class CacheStats(msgspec.Struct, frozen=True):
     hits: int
     """Answers from any tier, fresh."""
     stale: int
+    """Answers that were old, within their stale window."""
     misses: int
     """Computations that a call started and got a value of."""
     joined: int
+    """Calls that waited for a computation another call had started."""
     computations: int
+    """Computations that gave a value, those of background refreshes included."""
     failures: int
+    """Computations that raised."""
     stored: int
+    """Values that memory took."""
     not_stored: dict[str, int]
     """By reason: `admission`, `superseded`, `unstorable`, `option`, `too_large`, ..."""
     flights: dict[str, int]
+    """See `actors.flights.FlightStatistics`."""
     saved_usd: float
-    """Recorded cost of the answers that were not computed, as far as it is known."""
+    """Recorded cost of the answers that joined, stale, streamed and lower-tier calls got, where it is known.
+
+    Plain hits in memory are not among them: they count nothing but themselves. `CacheResult.saved` has
+    the cost of each.
+    """
 
     @property
     def hit_rate(self) -> float:

@@ -76,7 +76,15 @@ class Recorder:
         ttl: float | None = None,
         tags: tuple[str, ...] = (),
     ) -> None:
-        """Declare the recording complete: stored when the source returns, unless the call forbids it."""
+        """Declare the recording complete: stored when the source returns, unless the call forbids it.
+
+        Args:
+            usage: Tokens of the answer.
+            model: The model that gave it.
+            cost: In micro-USD; without it, taken from `usage` and `model` by the cache's price table.
+            ttl: Seconds it is fresh; None leaves the call's.
+            tags: Added to those of the call.
+        """
         options: dict[str, Any] = {} if ttl is None else {"ttl": ttl}
         self._committed = Computed(None, usage=usage, model=model, cost=cost, tags=tags, **options)
 

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
-from llmcache_fast import LLMCache, PriceTable
+from llmcache_fast import LLMCache, NotCachedError, PriceTable
 from llmcache_fast._options import _ENVIRONMENT, from_environment
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,17 @@ async def test_an_expired_entry_is_not_fresh_from_that_moment_on() -> None:
             assert await cache.expire({"q": number})
             assert await cache.get({"q": number}) is None
             assert cache.get_nowait({"q": number}) is None
+
+
+async def test_only_if_cached_never_computes_in_another_event_loop_either() -> None:
+    async with LLMCache() as cache:
+
+        async def elsewhere() -> None:
+            with pytest.raises(NotCachedError):
+                await cache.get_or_compute({"q": 1}, answer, only_if_cached=True)
+
+        await anyio.to_thread.run_sync(anyio.run, elsewhere)
+        assert cache.stats().computations == 0
 
 
 async def test_a_hit_is_counted_once_whatever_verb_it_came_by() -> None:

@@ -105,6 +105,18 @@ async def test_committed_when_the_terminal_event_has_passed(library: ModuleType)
     assert gated.finished == 0
 
 
+async def test_a_stream_of_another_content_type_is_live_and_not_stored(library: ModuleType) -> None:
+    gated = Gated(library, [b'{"a":1}\n', b'{"a":2}\n'], content_type="application/x-ndjson")
+    async with open_cache() as cache, client_of(library, cache, gated.transport) as client:
+        gated.open(0)
+        async with client.stream("POST", URL, json=body("chat", stream=True)) as response:
+            chunks = response.aiter_bytes()
+            assert await anext(chunks) == b'{"a":1}\n'
+            gated.open()
+            assert [chunk async for chunk in chunks] == [b'{"a":2}\n']
+        assert cache.entries == 0
+
+
 @on_both
 async def test_follower_keeps_its_own_read_timeout(library: ModuleType) -> None:
     gated = Gated(library)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import pytest
 
 from llmcache_fast.integrations.httpx import CachingTransport
@@ -239,6 +240,22 @@ async def test_controls(upstream: Upstream, library: ModuleType) -> None:
         await control(client, url, ttl="none")
         assert cache.options_given[-1] == {"ttl": None}
     assert not [name for name in upstream.stats()["last_headers"] if name.startswith("x-llmcache")]
+
+
+async def test_a_stale_answer_is_served_and_refreshed_behind(upstream: Upstream, library: ModuleType) -> None:
+    url = upstream.url + PATHS["chat"]
+    async with open_cache(stale_while_revalidate=300) as cache, client_of(library, cache) as client:
+        first = await client.post(url, json=body("chat"))
+        await cache.expire(cache.asked[0])
+        stale = await client.post(url, json=body("chat"))
+        assert stale.headers["x-llmcache"] == "stale"
+        assert stale.json()["id"] == first.json()["id"]
+        while cache.running:
+            await anyio.lowlevel.checkpoint()
+        fresh = await client.post(url, json=body("chat"))
+        assert fresh.headers["x-llmcache"] == "hit"
+        assert fresh.json()["id"] != first.json()["id"]
+    assert upstream.requests == 2
 
 
 @pytest.mark.parametrize(

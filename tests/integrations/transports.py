@@ -42,7 +42,13 @@ EVENTS = [
 class Gated:
     """An upstream under the test's control: chunk N is sent when gate N is open."""
 
-    def __init__(self, library: ModuleType, chunks: list[bytes] = EVENTS) -> None:
+    def __init__(
+        self,
+        library: ModuleType,
+        chunks: list[bytes] = EVENTS,
+        content_type: str = "text/event-stream",
+    ) -> None:
+        self._content_type = content_type
         self.gates = [anyio.Event() for _ in chunks]
         self.calls = 0
         self.finished = 0
@@ -52,7 +58,7 @@ class Gated:
 
     async def _handle(self, request: Any) -> Any:
         self.calls += 1
-        headers = {"content-type": "text/event-stream"}
+        headers = {"content-type": self._content_type}
         return self._library.Response(200, headers=headers, content=self._body())
 
     async def _body(self) -> AsyncIterator[bytes]:

@@ -142,7 +142,7 @@ def test_get_of_other_kinds_of_content(capsys: pytest.CaptureFixture[str], tier:
 def test_a_miss_exits_with_1(
     capsys: pytest.CaptureFixture[str], request_file: str, tier: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LLMCACHE_TIERS", f"disk://{tier}")
+    monkeypatch.setenv("LLMCACHE_TIERS", f"disk://{tier}, redis://127.0.0.1:6379/0")
     assert json_of(capsys, "get", "ab" * 32, code=Exit.FOUND)["state"] == "miss"
     assert run(["get", request_file, "--namespace", "another"]) == Exit.FOUND
     assert "miss" in capsys.readouterr().out

@@ -161,7 +161,7 @@ async def test_a_computation_may_forbid_its_storing(cache: LLMCache, options: di
     async def compute() -> Computed[str]:
         return Computed("value", **options)
 
-    assert (await cache.resolve(REQUEST, compute)).value == "value"
+    assert await cache.get_or_compute(REQUEST, compute) == "value"
     assert await cache.get(REQUEST) is None
     assert cache.stats().not_stored == {"option": 1}
 
@@ -196,8 +196,11 @@ async def test_a_joining_callers_tags_count(cache: LLMCache) -> None:
         result = await cache.resolve(REQUEST, slow, tags=["second"])
         assert result.status == "joined"
 
+    async def first() -> None:
+        await cache.get_or_compute(REQUEST, slow)
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(cache.resolve, REQUEST, slow)
+        tasks.start_soon(first)
         await started.wait()
         tasks.start_soon(join)
         await anyio.wait_all_tasks_blocked()

@@ -120,8 +120,11 @@ async def test_a_late_store_does_not_replace_what_was_set(cache: LLMCache) -> No
         await go.wait()
         return "computed"
 
+    async def first() -> None:
+        await cache.get_or_compute(REQUEST, slow)
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(cache.resolve, REQUEST, slow)
+        tasks.start_soon(first)
         await started.wait()
         await cache.set(REQUEST, "set by hand")
         go.set()

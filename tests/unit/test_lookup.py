@@ -10,12 +10,18 @@ import anyio
 import pytest
 
 from llmcache_fast import ConfigurationError, LLMCache, TierError
+from llmcache_fast._core import View
 from llmcache_fast._lookup import tiers_of
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.disk import DiskTier
 
 REQUEST = {"q": 1}
+
+
+def facts_of(view: View) -> tuple[Any, ...]:
+    names = ("created", "fresh_until", "stale_until", "epoch", "snap", "cost", "facts")
+    return tuple(getattr(view, name) for name in names)
 
 
 async def answer() -> str:
@@ -86,15 +92,7 @@ async def test_promotion_keeps_stamp_times_and_facts(clock: ManualClock) -> None
         key = cache.fingerprint(REQUEST)
         view = cache._peek(key)
         assert view is not None
-        facts = (
-            view.created,
-            view.fresh_until,
-            view.stale_until,
-            view.epoch,
-            view.snap,
-            view.cost,
-            view.facts,
-        )
+        facts = facts_of(view)
         cache._clear()
         await fast.clear()
         clock.advance(60)

@@ -207,10 +207,12 @@ class Flights:
                 with anyio.move_on_after(timeout):
                     await flight.wait()
         finally:
+            # Asked first: the last one to leave may end it, and got its own time-out nevertheless.
+            in_time = flight.has_landed()
             if own is not None:
                 _unblock(own, flight)
             self.leave(flight)
-        if not flight.landed:
+        if not in_time:
             raise WaitTimeoutError(
                 f"no answer within the caller's timeout of {timeout} s; the computation goes on"
             )

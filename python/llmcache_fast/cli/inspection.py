@@ -65,6 +65,9 @@ def disk_tier(target: str) -> DiskTier:
 
     A command that looks must not make a tier, so the folder has to be there already.
     """
+    # LLMCACHE_TIERS may name several tiers.
+    words = [word.strip() for word in target.split(",")]
+    target = next((word for word in words if word.startswith("disk:")), target)
     try:
         tier = DiskTier.from_url(target) if target.startswith("disk:") else DiskTier(Path(target).absolute())
     except ConfigurationError as problem:

@@ -73,6 +73,8 @@ class LiveBody:
         self._reader = reader
         self._seconds = timeouts(request).get("read")
         self._iterator = reader.__aiter__()
+        # An entry has all its chunks: nothing is waited for, and a cancel scope for each would cost the most.
+        self._waits = reader.status not in ("hit", "stale")
         self._closed = False
 
     def __aiter__(self) -> Self:
@@ -99,6 +101,8 @@ class LiveBody:
         """
         chunk: bytes | None = None
         try:
+            if not self._waits:
+                return await anext(self._iterator, None)
             with anyio.move_on_after(self._seconds) as limit:
                 chunk = await anext(self._iterator, None)
         except FlightDeadlineExceeded as error:

@@ -235,7 +235,9 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         live = recording.live_headers if reader.status == "miss" else None
         headers = [*(head.headers if live is None else live), (b"x-llmcache", reader.status.encode())]
         body = self._bind(LiveBody)(self._library, request, reader, self._ended, self._count_failure)
-        if _header(headers, b"content-type").startswith(b"text/event-stream"):
+        events = _header(headers, b"content-type").startswith(b"text/event-stream")
+        # Some servers stream lines of JSON: what was asked for as a stream is passed on as one.
+        if events or (recording.streamed and head.status == 200):
             self._replies[reader.status] += 1
             return self._library.Response(head.status, headers=headers, stream=body)
         # Read whole before it is handed out: until then a failure of the cache can still go upstream.
@@ -244,8 +246,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
             while (chunk := await body.next()) is not None:
                 whole.append(chunk)
         finally:
-            with anyio.CancelScope(shield=True):
-                await body.aclose()
+            await body.aclose()
         self._replies[reader.status] += 1
         return self._whole(head.status, headers, whole)
 

@@ -167,6 +167,11 @@ class Recording:
         recorder.commit(usage=verdict.usage, model=verdict.model or model, cost=cost)
         return True
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the request asks for a stream."""
+        return bool(self._body.get("stream"))
+
     def judge(self) -> StreamJudge:
         """A judge for a streamed response."""
         return stream_judge(self._endpoint, self._body, self._reasons)

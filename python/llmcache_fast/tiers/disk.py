@@ -40,6 +40,9 @@ class DiskTier:
     returned for. Opening a damaged file sets it aside (`….corrupt-<time>`), makes a fresh one and logs it;
     a foreign or newer file raises `TierUnavailableError` and is left alone.
 
+    Full: expired records go first, then those of the lowest rank, which joins dollars per byte and recency in
+    one number (Greedy-Dual-Size-Frequency without its frequency: Cherkasova, HP Labs 1998).
+
     >>> DiskTier.from_url("disk:///var/lib/app/cache?max_bytes=10GiB").max_bytes
     10737418240
     """

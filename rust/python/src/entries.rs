@@ -114,8 +114,7 @@ impl Engine {
     /// Ends an entry's freshness in memory; whether there was one.
     fn _expire(&self, key: Fingerprint) -> PyResult<bool> {
         let core = self.core()?;
-        // By the clock that look-ups read, which may be a tick late: by the exact one the entry would still be
-        // fresh to them for that long.
+        // The clock of the look-ups: the exact one may be a tick ahead of it, and the entry fresh until then.
         Ok(core.l1.expire(&key, core.clock.coarse()))
     }
 

@@ -25,6 +25,8 @@ const MAX_ENCODED: usize = 255;
 /// The known keys of a mapping.
 pub(crate) struct Shape {
     count: usize,
+    /// Bytes of the keys' text.
+    pub(crate) text: usize,
     /// In the order given.
     keys: [*mut ffi::PyObject; MAX_KEYS],
     /// For each place in sorted order: which key it is, and where what stands before its value ends.
@@ -81,6 +83,7 @@ impl Shape {
         }
         let mut shape = Self {
             count: keys.len(),
+            text: keys.iter().map(|key| key.1.len()).sum(),
             keys: [ptr::null_mut(); MAX_KEYS],
             places,
             encoded: [0; MAX_ENCODED],
@@ -149,12 +152,13 @@ impl Shapes {
         }
         let tag = hash as u32;
         let (last, times) = &mut self.met[place(hash)];
-        if *last == tag {
-            *times = times.saturating_add(1);
+        // As in Misra and Gries' frequent items: two sequences at one place do not keep each other out.
+        if *last == tag || *times == 0 {
+            (*last, *times) = (tag, times.saturating_add(1));
         } else {
-            (*last, *times) = (tag, 1);
+            *times -= 1;
         }
-        *times >= OFTEN
+        *last == tag && *times >= OFTEN
     }
 
     /// Keeps a shape; returns the one that had to go, to be released after the table is unlocked.

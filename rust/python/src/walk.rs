@@ -306,6 +306,7 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             // SAFETY: as promised by the caller.
             return unsafe { self.any_mapping(object, None, depth) };
         };
+        self.bytes += shape.text;
         self.enter(depth)?;
         if count == 0 {
             self.scratch.writer.mapping(0, false);

@@ -10,7 +10,7 @@ mod workload;
 
 use std::num::NonZeroU64;
 
-use llmcache_core::l1::eviction::{Exp, Gdsf, Lru, Ours, Policy, S3Fifo, Sieve, WTinyLfu};
+use llmcache_core::l1::eviction::{Gdsf, Lru, Ours, Policy, S3Fifo, Sieve, WTinyLfu};
 use llmcache_core::l1::{Config, L1, Lookup, NEVER, NewEntry};
 use workload::Trace;
 
@@ -56,14 +56,13 @@ fn replay<P: Policy>(trace: &Trace, capacity: u64, scale: u64) -> u64 {
 }
 
 type Runner = fn(&Trace, u64, u64) -> u64;
-const POLICIES: [(&str, Runner); 7] = [
+const POLICIES: [(&str, Runner); 6] = [
     ("LRU", replay::<Lru>),
     ("SIEVE", replay::<Sieve>),
     ("S3-FIFO", replay::<S3Fifo>),
     ("W-TinyLFU", replay::<WTinyLfu>),
     ("GDSF", replay::<Gdsf>),
     ("ours", replay::<Ours>),
-    ("exp", replay::<Exp>),
 ];
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares")]

@@ -48,14 +48,12 @@ impl Expiry {
         None
     }
 
-    /// Drops the items of removed entries once they are many.
-    pub(super) fn tidy(&mut self, live: usize, deadline_of: impl Fn(u32) -> Option<i64>) {
-        if self.heap.is_littered(live) {
-            let base = self.base;
-            self.heap.retain(live, |tick, slot| {
-                let deadline = deadline_of(slot)?;
-                (ticks(base?, deadline)? == tick).then_some(tick)
-            });
+    /// Drops the items of removed entries once they are many, by starting over from `entries`, the
+    /// slots and deadlines of those held: one pass in memory order instead of a cache miss an item.
+    pub(super) fn tidy(&mut self, live: usize, entries: impl Iterator<Item = (u32, i64)>) {
+        if let (Some(base), true) = (self.base, self.heap.is_littered(live)) {
+            let items = entries.filter_map(|(slot, deadline)| Some((ticks(base, deadline)?, slot)));
+            self.heap.refill(items);
         }
     }
 }

@@ -90,15 +90,27 @@ impl Heap {
             }
         }
         self.items.truncate(kept);
-        if self.items.capacity() > kept + kept / 2 + SLACK {
-            self.items.shrink_to(kept + kept / 4);
-        }
         if kept > live {
             // A dead item whose slot was taken again under the same key passes for a live one: were
             // such twins kept, a heap full of them would be rebuilt at every removal.
             self.items.sort_unstable();
             self.items.dedup();
-            return;
+        }
+        self.order();
+    }
+
+    /// Starts over with these items; O(n).
+    pub(super) fn refill(&mut self, items: impl Iterator<Item = (u32, u32)>) {
+        self.items.clear();
+        // Never more than were there: items are those of live entries.
+        self.items.extend(items.map(|(key, slot)| pack(key, slot)));
+        self.order();
+    }
+
+    fn order(&mut self) {
+        let kept = self.items.len();
+        if self.items.capacity() > kept + kept / 2 + SLACK {
+            self.items.shrink_to(kept + kept / 4);
         }
         for at in (0..kept.div_ceil(4)).rev() {
             let item = self.items[at];

@@ -179,7 +179,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
             }
         }
         let tag = tag(&entry.key);
-        let stale_until = entry.stale_until.max(entry.fresh_until);
+        let stale_until = entry.stale_until.max(entry.fresh_until).max(i64::MIN + 1);
         let slot = self.slots.take_slot(
             Hot {
                 key: entry.key,
@@ -328,8 +328,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         self.held -= self.slots.cold(slot).outside();
         self.index.remove(cell);
         let parted = self.slots.give_back(slot);
-        let (slots, live) = (&self.slots, self.index.len());
-        self.expiry.tidy(live, |slot| slots.deadline(slot));
+        self.expiry.tidy(self.index.len(), self.slots.deadlines());
         parted
     }
 }

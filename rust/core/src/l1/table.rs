@@ -9,6 +9,8 @@ use super::entry::{Cold, Hot, Touch};
 use super::eviction::Nodes;
 
 const NIL: u32 = u32::MAX;
+/// `stale_until` of a free slot.
+const FREE: i64 = i64::MIN;
 const PAGE: usize = 256;
 const PAGE_SHIFT: u32 = 8;
 
@@ -214,7 +216,15 @@ impl<V, F, N> Slots<V, F, N> {
 
     /// Deadline of the entry in a slot, `None` for a free one.
     pub(super) fn deadline(&self, slot: u32) -> Option<i64> {
-        self.hot(slot).value.as_ref().map(|_| self.cold(slot).stale_until)
+        let deadline = self.cold(slot).stale_until;
+        (deadline != FREE).then_some(deadline)
+    }
+
+    /// Slots and deadlines of all entries, from the cold pages alone.
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = (u32, i64)> {
+        (0..).zip(self.cold.iter().flatten()).filter_map(|(slot, cold)| {
+            (cold.stale_until != FREE).then_some((slot, cold.stale_until))
+        })
     }
 
     pub(super) fn take_slot(&mut self, hot: Hot<V>, cold: Cold<F, N>) -> u32 {
@@ -256,6 +266,7 @@ impl<V, F, N> Slots<V, F, N> {
         let cold = self.cold_mut(slot);
         let facts = cold.facts.take();
         cold.payload_bytes = free;
+        cold.stale_until = FREE;
         self.free = slot;
         self.used -= 1;
         Some((value, facts))

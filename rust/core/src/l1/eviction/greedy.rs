@@ -28,6 +28,10 @@ const REBASE: f32 = 16_384.0;
 /// Weight of a victim's gain in the running average.
 const TYPICAL_STEP: f32 = 1.0 / 64.0;
 
+/// A rise below this share of the gain is not queued for: learned weights drift all the time, and
+/// each small step up would requeue every entry that comes up.
+const WORTHWHILE: f32 = 1.0 / 8.0;
+
 #[derive(Debug, Default)]
 pub(super) struct Greedy {
     heap: Heap,
@@ -93,8 +97,10 @@ impl Greedy {
                 continue;
             }
             let touch = slots.touch(slot);
-            let now = key(f32::from_bits(touch.mark) + gain(slots.node(slot), touch, slots.hash(slot)));
-            if now > bits {
+            let gain = gain(slots.node(slot), touch, slots.hash(slot));
+            let rise = f32::from_bits(touch.mark) + gain - f32::from_bits(bits);
+            if rise > gain * WORTHWHILE {
+                let now = key(f32::from_bits(touch.mark) + gain);
                 slots.node_mut(slot).priority = now;
                 self.heap.raise_top(now);
                 continue;
