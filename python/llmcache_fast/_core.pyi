@@ -290,7 +290,6 @@ class Engine:
         for `get`.
         """
 
-
     @overload
     def get_or_compute(
         self,
