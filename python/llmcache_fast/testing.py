@@ -26,8 +26,8 @@ _START = 1_700_000_000_000_000
 class ManualClock(Clock):
     """A clock in microseconds since 1970 that moves only when told; pass it as `clock`.
 
-    It moves the lives of entries, `negative_ttl` and the pause after a failed refresh. Time-outs and deadlines
-    run on the event loop's clock.
+    It moves the lives of entries, `negative_ttl` and the pause after a failed refresh. Time-outs and
+    deadlines run on the event loop's clock.
     """
 
     def __init__(self, now: int = _START) -> None:

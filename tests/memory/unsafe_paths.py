@@ -21,7 +21,6 @@ import msgspec
 from llmcache_fast import _core
 from llmcache_fast._core import Clock, Encoded, Engine
 from llmcache_fast._entry import NEVER
-from llmcache_fast._options import CALL_OPTIONS
 
 
 @dataclasses.dataclass
@@ -56,7 +55,6 @@ def engine(memory: int = 1 << 20) -> Decoding:
         normalize="NFC",
         clock=Clock(),
         epoch=1,
-        options=CALL_OPTIONS,
         alone=True,
     )
     made._set_open(open=True)
@@ -191,10 +189,13 @@ def awaitables() -> None:
     def ready() -> Any:
         return made.get(key)
 
+    async def never() -> str:
+        raise AssertionError
+
     async def use() -> None:
         assert await ready() == value
         assert await made.get(b"t" * 32) == b"payload"
-        assert await made.get_or_compute(key, None) == value  # type: ignore[call-overload]
+        assert await made.get_or_compute(key, never) == value
         assert await asyncio.gather(*(ready() for _ in range(10))) == [value] * 10
         assert await made.get(b"n" * 32, (1, 2)) == (1, 2)
 

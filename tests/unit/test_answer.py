@@ -48,14 +48,9 @@ def test_a_result_has_age_and_saving() -> None:
 def test_memory_gives_the_entry_back() -> None:
     engine = Engine()
     engine._configure(
-        memory=1 << 20,
-        namespace="default",
-        profile="generic",
-        normalize=None,
-        clock=Clock(),
-        epoch=1,
+        memory=1 << 20, namespace="default", profile="generic", normalize=None, clock=Clock(), epoch=1,
         alone=True,
-    )
+    )  # fmt: skip
     engine._set_open(open=True)
     assert engine._insert(
         KEY, stored_form(ENTRY), namespace="default", tags=["t"], label=None, versions=[],

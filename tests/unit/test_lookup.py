@@ -100,15 +100,7 @@ async def test_promotion_keeps_stamp_times_and_facts(clock: ManualClock) -> None
         assert (result.value, result.status, result.age) == ("value", "hit", 60.0)
         again = cache._peek(key)
         assert again is not None
-        assert (
-            again.created,
-            again.fresh_until,
-            again.stale_until,
-            again.epoch,
-            again.snap,
-            again.cost,
-            again.facts,
-        ) == facts
+        assert facts_of(again) == facts
         await cache.flush()
         assert fast.records == before, "the upper tier has the same record"
         clock.advance(40)

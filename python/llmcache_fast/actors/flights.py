@@ -208,7 +208,7 @@ class Flights:
                     await flight.wait()
         finally:
             # Asked first: the last one to leave may end it, and got its own time-out nevertheless.
-            in_time = flight.has_landed()
+            in_time = flight.landed
             if own is not None:
                 _unblock(own, flight)
             self.leave(flight)
