@@ -17,10 +17,22 @@ fn targets(
     label: Option<&str>,
     versions: &[String],
 ) -> Vec<u64> {
-    let mut all = vec![target(namespace, Target::Namespace), target(namespace, Target::Key(key))];
+    let mut all = vec![
+        target(namespace, Target::Namespace),
+        target(namespace, Target::Key(key)),
+    ];
     all.extend(tags.iter().map(|tag| target(namespace, Target::Tag(tag))));
-    all.extend(label.into_iter().flat_map(label_prefixes).map(|prefix| target(namespace, Target::Label(prefix))));
-    all.extend(versions.iter().map(|name| target(namespace, Target::Version(name))));
+    all.extend(
+        label
+            .into_iter()
+            .flat_map(label_prefixes)
+            .map(|prefix| target(namespace, Target::Label(prefix))),
+    );
+    all.extend(
+        versions
+            .iter()
+            .map(|name| target(namespace, Target::Version(name))),
+    );
     all
 }
 
@@ -52,10 +64,17 @@ impl Engine {
         // Read before the check: a marker raised after it makes the entry be checked again.
         let checked = core.markers.generation();
         let namespace = targets[0];
-        if !core.markers.valid(namespace, Stamp { epoch, snap }, &targets) {
+        if !core
+            .markers
+            .valid(namespace, Stamp { epoch, snap }, &targets)
+        {
             return Ok("invalid");
         }
-        let facts = Box::new(Facts { namespace, targets: targets.into(), packed: facts.into() });
+        let facts = Box::new(Facts {
+            namespace,
+            targets: targets.into(),
+            packed: facts.into(),
+        });
         let entry = NewEntry {
             key,
             payload_bytes: object_bytes(&value)? as u64,
@@ -143,7 +162,11 @@ impl Engine {
         let tags = tags.iter().map(|tag| Target::Tag(tag));
         let labels = labels.iter().map(|label| Target::Label(label));
         let versions = versions.iter().map(|name| Target::Version(name));
-        keys.chain(tags).chain(labels).chain(versions).map(|named| target(namespace, named)).collect()
+        keys.chain(tags)
+            .chain(labels)
+            .chain(versions)
+            .map(|named| target(namespace, named))
+            .collect()
     }
 
     /// All targets of an entry, the namespace's first.
@@ -179,13 +202,18 @@ impl Engine {
                 core.markers.raise(namespace, &targets, seq);
                 seq
             }
-            None => core.markers.raise_here(namespace, &targets, core.clock.now()),
+            None => core
+                .markers
+                .raise_here(namespace, &targets, core.clock.now()),
         })
     }
 
     /// Whether an entry with this stamp and these targets may be served.
     fn _valid(&self, namespace: u64, epoch: u64, snap: u64, targets: Vec<u64>) -> PyResult<bool> {
-        Ok(self.core()?.markers.valid(namespace, Stamp { epoch, snap }, &targets))
+        Ok(self
+            .core()?
+            .markers
+            .valid(namespace, Stamp { epoch, snap }, &targets))
     }
 
     /// Exact counters of each shard.

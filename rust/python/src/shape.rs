@@ -141,8 +141,17 @@ impl Shapes {
     pub(crate) fn get(&self, hash: u64, keys: &[*mut ffi::PyObject]) -> Option<&Shape> {
         // Two places: programs have few shapes, but two of them must not chase each other out.
         let place = place(hash);
-        let first = self.shapes.get(place)?.as_deref().filter(|shape| shape.is(keys));
-        first.or_else(|| self.shapes.get(place ^ 1)?.as_deref().filter(|shape| shape.is(keys)))
+        let first = self
+            .shapes
+            .get(place)?
+            .as_deref()
+            .filter(|shape| shape.is(keys));
+        first.or_else(|| {
+            self.shapes
+                .get(place ^ 1)?
+                .as_deref()
+                .filter(|shape| shape.is(keys))
+        })
     }
 
     /// Counts a sequence of keys that is not known; whether it is time to keep it.
@@ -170,7 +179,11 @@ impl Shapes {
         if let Some(met) = self.met.get_mut(place) {
             *met = (0, 0);
         }
-        let place = if self.shapes[place].is_some() && self.shapes[place ^ 1].is_none() { place ^ 1 } else { place };
+        let place = if self.shapes[place].is_some() && self.shapes[place ^ 1].is_none() {
+            place ^ 1
+        } else {
+            place
+        };
         self.shapes[place].replace(Box::new(shape))
     }
 }

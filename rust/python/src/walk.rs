@@ -299,7 +299,12 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             }
         }
         // SAFETY: the first `count` were written.
-        let (keys, values) = unsafe { (keys[..count].assume_init_ref(), values[..count].assume_init_ref()) };
+        let (keys, values) = unsafe {
+            (
+                keys[..count].assume_init_ref(),
+                values[..count].assume_init_ref(),
+            )
+        };
         let hash = shape::hash(keys);
         let Some(shape) = memo.shapes.get(hash, keys) else {
             self.scratch.unknown.push((hash, object));
