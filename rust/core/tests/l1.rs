@@ -232,14 +232,14 @@ fn what_a_shard_cannot_hold_is_too_large_and_counted() {
         l1.insert(
             NewEntry {
                 cost: u64::MAX,
-                ..entry(1, 5, 900_000)
+                ..entry(77_777, 5, 900_000)
             },
             0
         )
         .outcome,
         Outcome::Stored
     );
-    assert_eq!(l1.get(&key(1), 0, 1, |_| true), Lookup::Fresh(5));
+    assert_eq!(l1.get(&key(77_777), 0, 1, |_| true), Lookup::Fresh(5));
 }
 
 #[test]

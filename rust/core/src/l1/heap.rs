@@ -6,7 +6,7 @@
 //! entry. The price is that removed entries leave dead items behind; the owner recognises them
 //! on pop and calls [`Heap::retain`] when they outnumber the live ones.
 
-/// Rebuild once more than `live + live / 4 + SLACK` items are held: amortised O(1) per removal,
+/// Rebuild once more than `live + live * 3 / 4 + SLACK` items are held: amortised O(1) per removal,
 /// and at most 10 bytes per entry. Larger fractions save rebuilds but cost memory per entry.
 const SLACK: usize = 8;
 
@@ -78,7 +78,7 @@ impl Heap {
 
     /// Whether dead items are many enough for a [`retain`](Self::retain).
     pub(super) fn is_littered(&self, live: usize) -> bool {
-        self.items.len() > live + live / 4 + SLACK
+        self.items.len() > live + live * 3 / 4 + SLACK
     }
 
     /// Keeps the items for which `key` returns their (possibly changed) key, one for each of the

@@ -18,6 +18,10 @@ pub(super) struct Shard<V, F, P: Policy> {
     capacity: u64,
 }
 
+/// Bytes of the smallest index, heaps, history and page directory: room that one entry needs
+/// besides its slot.
+const MINIMUM: u64 = 512;
+
 /// Why an entry leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
@@ -176,7 +180,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         let Ok(payload_bytes) = u32::try_from(entry.payload_bytes) else {
             return self.too_large(entry, dropped);
         };
-        let floor = Self::FIXED + self.policy.bytes() + Slots::<V, F, P::Node>::SLOT + 256;
+        let floor = Self::FIXED + self.policy.bytes() + Slots::<V, F, P::Node>::SLOT + MINIMUM;
         if floor.saturating_add(size) > self.capacity {
             return self.too_large(entry, dropped);
         }
@@ -235,6 +239,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         while self.bytes() > self.capacity {
             if self.make_room(now, None, &mut dropped).is_none() {
                 self.reset_structures();
+                self.policy = P::new(self.capacity);
                 break;
             }
         }

@@ -53,8 +53,9 @@ impl Ghosts {
         })
     }
 
-    /// Remembers a key not in the table; `held` is the number of entries, which sizes the table.
-    pub(super) fn put(&mut self, hash: u64, uses: u32, held: usize) {
+    /// Sizes the table for so many entries. Apart from `put`, because bytes may be allocated only
+    /// where the shard can evict for them.
+    pub(super) fn fit(&mut self, held: usize) {
         if self.sets.is_empty() {
             self.sets.reserve_exact(1);
             self.sets.push([0; WAYS]);
@@ -64,6 +65,13 @@ impl Ghosts {
             let old = std::mem::take(&mut self.sets);
             self.sets.reserve_exact(old.len() * 2);
             self.sets.extend(old.into_iter().flat_map(|set| [set, set]));
+        }
+    }
+
+    /// Remembers a key not in the table.
+    pub(super) fn put(&mut self, hash: u64, uses: u32) {
+        if self.sets.is_empty() {
+            return;
         }
         let (at, tag) = self.place(hash);
         let set = &mut self.sets[at];

@@ -110,7 +110,7 @@ impl Ours {
         }
     }
 
-    fn refuses(&mut self, candidate: &Candidate, touch: Touch, priority: f32, held: usize) -> bool {
+    fn refuses(&mut self, candidate: &Candidate, touch: Touch, priority: f32) -> bool {
         let horizon = self.horizon();
         let known = self.ghosts.uses(candidate.hash);
         if candidate.first {
@@ -129,7 +129,7 @@ impl Ours {
         }
         self.queue.rise(self.asking);
         self.ghosts.take(candidate.hash);
-        self.ghosts.put(candidate.hash, known + 1, held);
+        self.ghosts.put(candidate.hash, known + 1);
         self.reach(known + 1);
         true
     }
@@ -167,6 +167,7 @@ impl Policy for Ours {
         if cost > 0 {
             self.average_cost += (cost as f32 - self.average_cost) * COST_STEP;
         }
+        self.ghosts.fit(slots.len());
         let prior = self.ghosts.take(hash) + 1;
         self.reach(prior);
         self.discount();
@@ -192,7 +193,7 @@ impl Policy for Ours {
         if evicted && !cut {
             self.idle.evicted(self.queue.idle(touch), slots.len());
         }
-        self.ghosts.put(hash, uses(touch), slots.len());
+        self.ghosts.put(hash, uses(touch));
         self.queue.forget(slots, slot);
     }
 
@@ -209,7 +210,7 @@ impl Policy for Ours {
             |node: &GreedyNode, touch: Touch, hash: u64| scale.gain(node.worth, uses(touch), hash);
         let (slot, priority) = self.queue.least(slots, gain)?;
         if let Some(candidate) = candidate
-            && self.refuses(candidate, slots.touch(slot), priority, slots.len())
+            && self.refuses(candidate, slots.touch(slot), priority)
         {
             return Some(Verdict::Refuse);
         }
