@@ -72,6 +72,7 @@ test: test-core test-python ## core tests (cargo) and the Python suite
 test-core:
 	@.ci/check-tools >/dev/null
 	cargo test $(LOCKED) --quiet -p llmcache-core
+	cargo test $(LOCKED) --quiet -p llmcache-core --features planted-bug --test l1_concurrency
 
 test-python: dev system
 	$(BIN)/python -m pytest

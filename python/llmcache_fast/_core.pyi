@@ -17,6 +17,7 @@ __all__ = [
     "Engine",
     "Envelope",
     "View",
+    "canonical",
     "decode_envelope",
     "encode_envelope",
     "fingerprint",
@@ -121,6 +122,13 @@ def encode_envelope(
 def decode_envelope(data: bytes, namespace: str, fingerprint: bytes) -> tuple[Envelope | None, str]:
     """`(envelope, "")`, or `(None, reason)`. Raises nothing because of what `data` holds."""
 
+def canonical(
+    request: Any,
+    namespace: str = "default",
+    profile: str = "generic",
+    variant: str | int | None = None,
+    normalize: Literal["NFC"] | None = None,
+) -> bytes: ...
 def fingerprint(
     request: Any,
     namespace: str = "default",

@@ -48,7 +48,9 @@ fn lookups() -> Vec<Key> {
     let mut state = 1_u64;
     (0..1 << 18)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let unit = f64::from(u32::try_from(state >> 32).unwrap_or(0)) / f64::from(u32::MAX);
             key(sums.partition_point(|&before| before < unit * sum) as u64)
         })
@@ -69,8 +71,12 @@ fn benches(c: &mut Criterion) {
         at = (at + 1) & (keys.len() - 1);
         &keys[at]
     };
-    c.bench_function("hit/l1", |b| b.iter(|| matches!(l1.get(next(), 1, 1, |_| true), Lookup::Fresh(_))));
-    c.bench_function("hit/locked hashmap", |b| b.iter(|| black_box(map.lock().get(next()).copied())));
+    c.bench_function("hit/l1", |b| {
+        b.iter(|| matches!(l1.get(next(), 1, 1, |_| true), Lookup::Fresh(_)));
+    });
+    c.bench_function("hit/locked hashmap", |b| {
+        b.iter(|| black_box(map.lock().get(next()).copied()));
+    });
 
     let full = L1::<NonZeroU64, ()>::new(Config::new(ENTRIES * (2048 + 170)));
     let mut n = 0;

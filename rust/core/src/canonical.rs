@@ -4,6 +4,11 @@
 //! What does not: walking a request (the binding does that straight over the Python objects) and the rules
 //! of a profile (`profile`).
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "bytes are cut out of wider numbers; each is below its bound"
+)]
+
 use crate::fingerprint::NODE;
 
 /// Text or bytes of at least this length enter the form as their tree digest.
@@ -50,15 +55,9 @@ pub enum Blob {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite;
 
-/// The last eight bits.
-#[inline]
-fn low_byte(n: u64) -> u8 {
-    n.to_le_bytes()[0]
-}
-
 /// Copies a piece, most of which are shorter than a call to `memcpy` takes: two overlapping words.
+#[expect(clippy::inline_always, reason = "a call costs more than the copy")]
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "a call costs as much as the copy: `benches/fingerprint.rs`")]
 fn copy(to: &mut [u8], from: &[u8]) {
     let n = from.len();
     if n > 32 {
@@ -138,16 +137,16 @@ impl Writer {
     #[cold]
     fn long_varint(&mut self, mut n: u64) {
         while n >= 0x80 {
-            self.byte(low_byte(n) | 0x80);
+            self.byte((n as u8) | 0x80);
             n >>= 7;
         }
-        self.byte(low_byte(n));
+        self.byte(n as u8);
     }
 
     #[inline]
     fn varint(&mut self, n: u64) {
         if n < 0x80 {
-            self.byte(low_byte(n));
+            self.byte(n as u8);
         } else {
             self.long_varint(n);
         }
@@ -158,7 +157,7 @@ impl Writer {
         if n < 0x80 {
             let room = self.room(2);
             room[0] = tag;
-            room[1] = low_byte(n);
+            room[1] = n as u8;
         } else {
             self.byte(tag);
             self.long_varint(n);
@@ -209,7 +208,6 @@ impl Writer {
             self.byte(FLOAT);
             self.raw(&value.to_be_bytes());
         } else if (-TWO_63..TWO_63).contains(&value) {
-            #[expect(clippy::cast_possible_truncation, reason = "integral and in range")]
             self.integer(value as i64);
         } else {
             // A double of at least 2^63 is its 53-bit mantissa shifted left.
@@ -230,7 +228,7 @@ impl Writer {
         if text.len() < 0x80 {
             let room = self.room(2 + text.len());
             room[0] = STRING;
-            room[1] = low_byte(text.len() as u64);
+            room[1] = text.len() as u8;
             copy(&mut room[2..], text);
         } else {
             self.tagged(STRING, text.len() as u64);
@@ -287,7 +285,7 @@ impl Writer {
     pub fn key(&mut self, text: &[u8]) {
         if text.len() < 0x80 {
             let room = self.room(1 + text.len());
-            room[0] = low_byte(text.len() as u64);
+            room[0] = text.len() as u8;
             copy(&mut room[1..], text);
         } else {
             self.long_varint(text.len() as u64);

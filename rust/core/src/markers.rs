@@ -54,8 +54,15 @@ pub fn target(namespace: &str, target: Target<'_>) -> u64 {
 
 /// The label itself and each of its prefixes that end with a slash: `a/b/c` gives `a/`, `a/b/` and `a/b/c`.
 pub fn label_prefixes(label: &str) -> impl Iterator<Item = &str> {
-    let whole = if label.ends_with('/') { None } else { Some(label) };
-    label.match_indices('/').map(|(at, _)| &label[..=at]).chain(whole)
+    let whole = if label.ends_with('/') {
+        None
+    } else {
+        Some(label)
+    };
+    label
+        .match_indices('/')
+        .map(|(at, _)| &label[..=at])
+        .chain(whole)
 }
 
 /// The state of a namespace's clock.
@@ -105,7 +112,11 @@ pub struct Markers {
 impl Markers {
     /// Clocks of this process alone start with the given epoch, which should be random.
     pub fn new(epoch: u64) -> Self {
-        Self { generation: AtomicU64::new(1), epoch, spaces: RwLock::default() }
+        Self {
+            generation: AtomicU64::new(1),
+            epoch,
+            spaces: RwLock::default(),
+        }
     }
 
     /// Grows with every change of any marker or epoch.
@@ -116,7 +127,10 @@ impl Markers {
 
     fn space<T>(&self, namespace: u64, change: impl FnOnce(&mut Space) -> T) -> T {
         let mut spaces = self.spaces.write();
-        let space = spaces.entry(namespace).or_insert_with(|| Space { epoch: self.epoch, ..Space::default() });
+        let space = spaces.entry(namespace).or_insert_with(|| Space {
+            epoch: self.epoch,
+            ..Space::default()
+        });
         let result = change(space);
         // While the lock is held: whoever sees the new generation sees the new markers.
         self.generation.fetch_add(1, Ordering::Release);
@@ -126,9 +140,16 @@ impl Markers {
     /// The stamp for what starts now. Never ahead of the authority, so never too lax.
     pub fn stamp(&self, namespace: u64) -> Stamp {
         let spaces = self.spaces.read();
-        spaces
-            .get(&namespace)
-            .map_or(Stamp { epoch: self.epoch, snap: 0 }, |space| Stamp { epoch: space.epoch, snap: space.seq })
+        spaces.get(&namespace).map_or(
+            Stamp {
+                epoch: self.epoch,
+                snap: 0,
+            },
+            |space| Stamp {
+                epoch: space.epoch,
+                snap: space.seq,
+            },
+        )
     }
 
     /// Raises markers to a seq that the authority has allocated.
@@ -152,7 +173,11 @@ impl Markers {
             if space.epoch == stamp.epoch {
                 space.seq = space.seq.max(stamp.snap);
             } else {
-                *space = Space { epoch: stamp.epoch, seq: stamp.snap, ..Space::default() };
+                *space = Space {
+                    epoch: stamp.epoch,
+                    seq: stamp.snap,
+                    ..Space::default()
+                };
             }
         });
     }
@@ -160,15 +185,26 @@ impl Markers {
     /// Whether an entry with this stamp and these targets may be served.
     pub fn valid(&self, namespace: u64, stamp: Stamp, targets: &[u64]) -> bool {
         let spaces = self.spaces.read();
-        let Some(space) = spaces.get(&namespace) else { return stamp.epoch == self.epoch };
+        let Some(space) = spaces.get(&namespace) else {
+            return stamp.epoch == self.epoch;
+        };
         stamp.epoch == space.epoch
             && stamp.snap >= space.floor
-            && targets.iter().all(|target| space.markers.get(target).is_none_or(|&marker| marker <= stamp.snap))
+            && targets.iter().all(|target| {
+                space
+                    .markers
+                    .get(target)
+                    .is_none_or(|&marker| marker <= stamp.snap)
+            })
     }
 
     /// Markers known, over all namespaces.
     pub fn len(&self) -> usize {
-        self.spaces.read().values().map(|space| space.markers.len()).sum()
+        self.spaces
+            .read()
+            .values()
+            .map(|space| space.markers.len())
+            .sum()
     }
 
     /// Whether no marker is known.

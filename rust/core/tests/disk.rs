@@ -195,7 +195,9 @@ fn a_smaller_bound_than_last_time_is_reached_by_writing() {
     let envelope = vec![3; 5_000];
     let large = DiskStore::open(folder.path(), 32 * MIB, BUDGET).unwrap();
     for batch in 0..20 {
-        let records: Vec<_> = (0..100).map(|n| record(batch * 100 + n, &envelope)).collect();
+        let records: Vec<_> = (0..100)
+            .map(|n| record(batch * 100 + n, &envelope))
+            .collect();
         large.put_many(&records, 0).unwrap();
     }
     drop(large);

@@ -21,7 +21,11 @@ fn reduce(bytes: &[u8]) -> Vec<u8> {
 
 fn reference_digest(bytes: &[u8]) -> [u8; 32] {
     let level = reduce(bytes);
-    if level.len() == 32 { level.try_into().unwrap() } else { reference_digest(&level) }
+    if level.len() == 32 {
+        level.try_into().unwrap()
+    } else {
+        reference_digest(&level)
+    }
 }
 
 /// Section 4: the level of at most one node, keyed with the length of the document.
@@ -41,19 +45,34 @@ fn bytes(length: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     (0..length)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             state.to_be_bytes()[0]
         })
         .collect()
 }
 
-const LARGE: [usize; 8] = [4095, 4096, 4097, 8192, 65_535, 65_537, 1 << 20, (3 << 20) + 1];
+const LARGE: [usize; 8] = [
+    4095,
+    4096,
+    4097,
+    8192,
+    65_535,
+    65_537,
+    1 << 20,
+    (3 << 20) + 1,
+];
 
 #[test]
 fn digests_of_every_short_length() {
     let all = bytes(3000);
     for length in 0..=3000 {
-        assert_eq!(tree_digests(&[&all[..length]]), [reference_digest(&all[..length])], "{length} bytes");
+        assert_eq!(
+            tree_digests(&[&all[..length]]),
+            [reference_digest(&all[..length])],
+            "{length} bytes"
+        );
     }
 }
 
@@ -61,16 +80,25 @@ fn digests_of_every_short_length() {
 fn digests_of_large_inputs() {
     for length in LARGE {
         let input = bytes(length);
-        assert_eq!(tree_digests(&[&input]), [reference_digest(&input)], "{length} bytes");
+        assert_eq!(
+            tree_digests(&[&input]),
+            [reference_digest(&input)],
+            "{length} bytes"
+        );
     }
 }
 
 #[test]
 fn a_batch_equals_its_singles() {
     let all = bytes(20_000);
-    let inputs: Vec<&[u8]> =
-        [0, 1, 255, 256, 257, 2048, 2049, 19_999, 0, 300].iter().map(|&length| &all[all.len() - length..]).collect();
-    let singles: Vec<[u8; 32]> = inputs.iter().map(|input| tree_digests(&[input])[0]).collect();
+    let inputs: Vec<&[u8]> = [0, 1, 255, 256, 257, 2048, 2049, 19_999, 0, 300]
+        .iter()
+        .map(|&length| &all[all.len() - length..])
+        .collect();
+    let singles: Vec<[u8; 32]> = inputs
+        .iter()
+        .map(|input| tree_digests(&[input])[0])
+        .collect();
     assert_eq!(tree_digests(&inputs), singles);
     assert!(tree_digests(&[]).is_empty());
 }
@@ -80,7 +108,11 @@ fn fingerprints_of_every_short_length() {
     // Over all three ways: one node, eight lanes, the tree.
     let all = bytes(3000);
     for length in 0..=3000 {
-        assert_eq!(of_document(&all[..length]), reference_fingerprint(&all[..length]), "{length} bytes");
+        assert_eq!(
+            of_document(&all[..length]),
+            reference_fingerprint(&all[..length]),
+            "{length} bytes"
+        );
     }
 }
 
@@ -88,7 +120,11 @@ fn fingerprints_of_every_short_length() {
 fn fingerprints_of_large_documents() {
     for length in LARGE {
         let document = bytes(length);
-        assert_eq!(of_document(&document), reference_fingerprint(&document), "{length} bytes");
+        assert_eq!(
+            of_document(&document),
+            reference_fingerprint(&document),
+            "{length} bytes"
+        );
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use llmcache_core::l1::eviction::{Gdsf, Lru, Ours, S3Fifo, Sieve, WTinyLfu};
-use llmcache_core::l1::{Config, ENTRY_BYTES, L1, Lookup, NEVER, NewEntry, Outcome, Policy, ShardStats};
+use llmcache_core::l1::{
+    Config, ENTRY_BYTES, L1, Lookup, NEVER, NewEntry, Outcome, Policy, ShardStats,
+};
 use proptest::prelude::*;
 
 fn key(n: u64) -> [u8; 32] {
@@ -34,31 +36,37 @@ fn tier() -> L1<u64, Vec<u64>> {
 }
 
 fn total(l1: &L1<impl Sized, impl Sized, impl Policy>) -> ShardStats {
-    l1.stats().into_iter().fold(ShardStats::default(), |sum, one| ShardStats {
-        hits: sum.hits + one.hits,
-        stale_hits: sum.stale_hits + one.stale_hits,
-        misses: sum.misses + one.misses,
-        inserts: sum.inserts + one.inserts,
-        replaced: sum.replaced + one.replaced,
-        evictions: sum.evictions + one.evictions,
-        evicted_bytes: sum.evicted_bytes + one.evicted_bytes,
-        evicted_cost: sum.evicted_cost + one.evicted_cost,
-        expirations: sum.expirations + one.expirations,
-        invalidated: sum.invalidated + one.invalidated,
-        removed: sum.removed + one.removed,
-        older: sum.older + one.older,
-        too_large: sum.too_large + one.too_large,
-        not_admitted: sum.not_admitted + one.not_admitted,
-        len: sum.len + one.len,
-        bytes: sum.bytes + one.bytes,
-        capacity: sum.capacity + one.capacity,
-    })
+    l1.stats()
+        .into_iter()
+        .fold(ShardStats::default(), |sum, one| ShardStats {
+            hits: sum.hits + one.hits,
+            stale_hits: sum.stale_hits + one.stale_hits,
+            misses: sum.misses + one.misses,
+            inserts: sum.inserts + one.inserts,
+            replaced: sum.replaced + one.replaced,
+            evictions: sum.evictions + one.evictions,
+            evicted_bytes: sum.evicted_bytes + one.evicted_bytes,
+            evicted_cost: sum.evicted_cost + one.evicted_cost,
+            expirations: sum.expirations + one.expirations,
+            invalidated: sum.invalidated + one.invalidated,
+            removed: sum.removed + one.removed,
+            older: sum.older + one.older,
+            too_large: sum.too_large + one.too_large,
+            not_admitted: sum.not_admitted + one.not_admitted,
+            len: sum.len + one.len,
+            bytes: sum.bytes + one.bytes,
+            capacity: sum.capacity + one.capacity,
+        })
 }
 
 #[test]
 fn an_entry_is_fresh_then_stale_then_gone() {
     let l1 = tier();
-    let timed = NewEntry { fresh_until: 10, stale_until: 20, ..entry(1, 7, 100) };
+    let timed = NewEntry {
+        fresh_until: 10,
+        stale_until: 20,
+        ..entry(1, 7, 100)
+    };
     assert_eq!(l1.insert(timed, 0).outcome, Outcome::Stored);
     assert_eq!(l1.get(&key(1), 9, 1, |_| false), Lookup::Fresh(7));
     assert_eq!(l1.get(&key(1), 10, 1, |_| false), Lookup::Stale(7));
@@ -70,32 +78,86 @@ fn an_entry_is_fresh_then_stale_then_gone() {
 #[test]
 fn validity_is_asked_once_per_seq_and_an_invalid_entry_goes() {
     let l1 = tier();
-    let tagged = NewEntry { facts: Some(Box::new(vec![42])), facts_bytes: 32, ..entry(1, 7, 100) };
+    let tagged = NewEntry {
+        facts: Some(Box::new(vec![42])),
+        facts_bytes: 32,
+        ..entry(1, 7, 100)
+    };
     let _ = l1.insert(tagged, 0);
-    assert_eq!(l1.get(&key(1), 0, 5, |view| view.facts() == Some(&vec![42]) && view.snap() == 1), Lookup::Fresh(7));
-    assert_eq!(l1.get(&key(1), 0, 5, |_| panic!("checked at 5 already")), Lookup::Fresh(7));
+    assert_eq!(
+        l1.get(&key(1), 0, 5, |view| view.facts() == Some(&vec![42])
+            && view.snap() == 1),
+        Lookup::Fresh(7)
+    );
+    assert_eq!(
+        l1.get(&key(1), 0, 5, |_| panic!("checked at 5 already")),
+        Lookup::Fresh(7)
+    );
     assert_eq!(l1.peek(&key(1), 0, 6, |_| false, |value, _| *value), None);
     assert_eq!(l1.len(), 1, "peek removes nothing");
     assert_eq!(l1.get(&key(1), 0, 6, |_| false), Lookup::Miss);
     let stats = total(&l1);
-    assert_eq!((stats.hits, stats.misses, stats.invalidated, stats.len), (2, 1, 1, 0));
+    assert_eq!(
+        (stats.hits, stats.misses, stats.invalidated, stats.len),
+        (2, 1, 1, 0)
+    );
 }
 
 #[test]
 fn a_newer_stamp_stands_against_an_older_one() {
     let l1 = tier();
-    let _ = l1.insert(NewEntry { snap: 9, ..entry(1, 1, 100) }, 0);
-    let late = l1.insert(NewEntry { snap: 8, ..entry(1, 2, 100) }, 0);
+    let _ = l1.insert(
+        NewEntry {
+            snap: 9,
+            ..entry(1, 1, 100)
+        },
+        0,
+    );
+    let late = l1.insert(
+        NewEntry {
+            snap: 8,
+            ..entry(1, 2, 100)
+        },
+        0,
+    );
     assert_eq!((late.outcome, late.dropped[0].0), (Outcome::Older, 2));
-    assert_eq!(l1.insert(NewEntry { snap: 9, ..entry(1, 3, 100) }, 0).outcome, Outcome::Replaced);
-    assert_eq!(l1.insert(NewEntry { snap: 1, epoch: 2, ..entry(1, 4, 100) }, 0).outcome, Outcome::Replaced);
+    assert_eq!(
+        l1.insert(
+            NewEntry {
+                snap: 9,
+                ..entry(1, 3, 100)
+            },
+            0
+        )
+        .outcome,
+        Outcome::Replaced
+    );
+    assert_eq!(
+        l1.insert(
+            NewEntry {
+                snap: 1,
+                epoch: 2,
+                ..entry(1, 4, 100)
+            },
+            0
+        )
+        .outcome,
+        Outcome::Replaced
+    );
     assert_eq!(l1.get(&key(1), 0, 1, |_| true), Lookup::Fresh(4));
 }
 
 #[test]
 fn expire_keeps_the_stale_window() {
     let l1 = tier();
-    let _ = l1.insert(NewEntry { fresh_until: 50, stale_until: 90, ..entry(1, 7, 100) }, 0);
+    let _ = l1.insert(
+        NewEntry {
+            fresh_until: 50,
+            stale_until: 90,
+            ..entry(1, 7, 100)
+        },
+        0,
+    );
     assert!(l1.expire(&key(1), 20));
     assert!(!l1.expire(&key(2), 20));
     assert_eq!(l1.get(&key(1), 20, 1, |_| true), Lookup::Stale(7));
@@ -107,7 +169,12 @@ fn expired_bytes_are_reclaimed_before_anything_is_evicted() {
     let second = 1_000_000;
     for n in 0..40 {
         let until = if n % 2 == 0 { second } else { NEVER };
-        let timed = NewEntry { fresh_until: until, stale_until: until, cost: 1 << 20, ..entry(n, n, 2000) };
+        let timed = NewEntry {
+            fresh_until: until,
+            stale_until: until,
+            cost: 1 << 20,
+            ..entry(n, n, 2000)
+        };
         assert_eq!(l1.insert(timed, 0).outcome, Outcome::Stored);
     }
     for n in 100..115 {
@@ -123,10 +190,20 @@ fn expired_bytes_are_reclaimed_before_anything_is_evicted() {
 
 #[test]
 fn remove_expired_keeps_to_its_limit_and_clear_frees_everything() {
-    let l1 = L1::<u64, Vec<u64>>::new(Config { capacity: 1 << 20, shards: Some(4) });
+    let l1 = L1::<u64, Vec<u64>>::new(Config {
+        capacity: 1 << 20,
+        shards: Some(4),
+    });
     let empty = l1.bytes();
     for n in 0..100 {
-        let _ = l1.insert(NewEntry { fresh_until: 5, stale_until: 5, ..entry(n, n, 100) }, 0);
+        let _ = l1.insert(
+            NewEntry {
+                fresh_until: 5,
+                stale_until: 5,
+                ..entry(n, n, 100)
+            },
+            0,
+        );
     }
     assert_eq!(l1.remove_expired(1 << 20, 30).len(), 30);
     assert_eq!(l1.len(), 70);
@@ -137,27 +214,60 @@ fn remove_expired_keeps_to_its_limit_and_clear_frees_everything() {
 #[test]
 fn what_a_shard_cannot_hold_is_too_large_and_counted() {
     let l1 = tier();
-    assert_eq!(l1.insert(entry(1, 1, 1 << 20), 0).outcome, Outcome::TooLarge);
-    assert_eq!(l1.insert(entry(1, 1, u64::MAX), 0).outcome, Outcome::TooLarge);
+    assert_eq!(
+        l1.insert(entry(1, 1, 1 << 20), 0).outcome,
+        Outcome::TooLarge
+    );
+    assert_eq!(
+        l1.insert(entry(1, 1, u64::MAX), 0).outcome,
+        Outcome::TooLarge
+    );
     assert_eq!(L1::<u64, ()>::new(Config::new(0)).capacity(), 0);
     assert_eq!(total(&l1).too_large, 2);
     // However it was filled before: structures grown for small entries give way.
     for n in 0..10_000 {
         let _ = l1.insert(entry(n, n, 1), 0);
     }
-    assert_eq!(l1.insert(NewEntry { cost: u64::MAX, ..entry(1, 5, 900_000) }, 0).outcome, Outcome::Stored);
+    assert_eq!(
+        l1.insert(
+            NewEntry {
+                cost: u64::MAX,
+                ..entry(1, 5, 900_000)
+            },
+            0
+        )
+        .outcome,
+        Outcome::Stored
+    );
     assert_eq!(l1.get(&key(1), 0, 1, |_| true), Lookup::Fresh(5));
 }
 
 #[test]
 fn for_each_sees_every_entry_and_renewed_starts_empty() {
-    let l1 = L1::<u64, Vec<u64>>::new(Config { capacity: 1 << 20, shards: Some(3) });
+    let l1 = L1::<u64, Vec<u64>>::new(Config {
+        capacity: 1 << 20,
+        shards: Some(3),
+    });
     for n in 0..500 {
-        let _ = l1.insert(NewEntry { created: 3, ..entry(n, n, 100) }, 0);
+        let _ = l1.insert(
+            NewEntry {
+                created: 3,
+                ..entry(n, n, 100)
+            },
+            0,
+        );
     }
     let mut seen = Vec::new();
     l1.for_each(|key, view| {
-        assert_eq!((view.created(), view.payload_bytes(), view.cost(), view.hits()), (3, 100, 100, 0));
+        assert_eq!(
+            (
+                view.created(),
+                view.payload_bytes(),
+                view.cost(),
+                view.hits()
+            ),
+            (3, 100, 100, 0)
+        );
         seen.push(*key);
     });
     seen.sort_unstable();
@@ -171,7 +281,16 @@ fn fills_up<P: Policy>() {
     let l1 = L1::<u64, Vec<u64>, P>::new(Config::new(1 << 20));
     let mut refused = 0;
     for n in 0..20_000 {
-        match l1.insert(NewEntry { cost: n % 7, ..entry(n, n, 100 + n % 1000) }, 0).outcome {
+        match l1
+            .insert(
+                NewEntry {
+                    cost: n % 7,
+                    ..entry(n, n, 100 + n % 1000)
+                },
+                0,
+            )
+            .outcome
+        {
             Outcome::Stored => {}
             Outcome::NotAdmitted => refused += 1,
             other => panic!("{other:?}"),
@@ -182,7 +301,11 @@ fn fills_up<P: Policy>() {
     let stats = total(&l1);
     assert_eq!(stats.not_admitted, refused);
     assert_eq!(stats.evictions + stats.len + refused, 20_000);
-    assert!(stats.bytes > (1 << 20) * 9 / 10, "only {} bytes used", stats.bytes);
+    assert!(
+        stats.bytes > (1 << 20) * 9 / 10,
+        "only {} bytes used",
+        stats.bytes
+    );
     assert!(stats.len * (100 + ENTRY_BYTES) < 1 << 20);
 }
 
@@ -201,7 +324,13 @@ fn dear_entries_outlive_cheap_ones_and_unknown_costs_count_as_average() {
     let l1 = L1::<u64, Vec<u64>>::new(Config::new(200_000));
     for n in 0..1000 {
         let cost = [1, 10_000, 0][(n % 3) as usize];
-        let _ = l1.insert(NewEntry { cost, ..entry(n, n, 1000) }, 0);
+        let _ = l1.insert(
+            NewEntry {
+                cost,
+                ..entry(n, n, 1000)
+            },
+            0,
+        );
     }
     let mut kept = [0; 3];
     for n in 0..1000 {
@@ -222,7 +351,10 @@ struct Counted {
 impl Counted {
     fn new(id: u64, alive: &Arc<AtomicUsize>) -> Self {
         alive.fetch_add(1, Relaxed);
-        Self { id, alive: alive.clone() }
+        Self {
+            id,
+            alive: alive.clone(),
+        }
     }
 }
 
@@ -240,14 +372,34 @@ impl Drop for Counted {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Insert { key: u64, bytes: u64, ttl: Option<i64>, stale: i64, cost: u64, epoch: u64, snap: u64 },
-    Get { key: u64 },
-    Invalidate { below: u64 },
-    Remove { key: u64 },
-    Expire { key: u64 },
-    RemoveExpired { limit: usize },
+    Insert {
+        key: u64,
+        bytes: u64,
+        ttl: Option<i64>,
+        stale: i64,
+        cost: u64,
+        epoch: u64,
+        snap: u64,
+    },
+    Get {
+        key: u64,
+    },
+    Invalidate {
+        below: u64,
+    },
+    Remove {
+        key: u64,
+    },
+    Expire {
+        key: u64,
+    },
+    RemoveExpired {
+        limit: usize,
+    },
     Clear,
-    Wait { by: i64 },
+    Wait {
+        by: i64,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -261,7 +413,15 @@ fn ops() -> impl Strategy<Value = Op> {
         0..2_u64,
         0..20_u64,
     )
-        .prop_map(|(key, bytes, ttl, stale, cost, epoch, snap)| Op::Insert { key, bytes, ttl, stale, cost, epoch, snap });
+        .prop_map(|(key, bytes, ttl, stale, cost, epoch, snap)| Op::Insert {
+            key,
+            bytes,
+            ttl,
+            stale,
+            cost,
+            epoch,
+            snap,
+        });
     prop_oneof![
         10 => insert,
         10 => key.clone().prop_map(|key| Op::Get { key }),
@@ -303,7 +463,10 @@ struct Model<P: Policy> {
 impl<P: Policy> Model<P> {
     fn new(capacity: u64, shards: u32) -> Self {
         Self {
-            l1: L1::new(Config { capacity, shards: Some(shards) }),
+            l1: L1::new(Config {
+                capacity,
+                shards: Some(shards),
+            }),
             alive: Arc::default(),
             known: HashMap::new(),
             counts: ShardStats::default(),
@@ -317,7 +480,12 @@ impl<P: Policy> Model<P> {
     /// Entries that left by eviction or expiry: at most once each, and only what was held.
     fn left(&mut self, ids: impl IntoIterator<Item = u64>) {
         for id in ids {
-            let key = *self.known.iter().find(|(_, known)| known.id == id).expect("dropped what was not held").0;
+            let key = *self
+                .known
+                .iter()
+                .find(|(_, known)| known.id == id)
+                .expect("dropped what was not held")
+                .0;
             let known = self.known.remove(&key).expect("just found");
             if known.stale_until <= self.now {
                 // Expired: whether reclaimed as such or as a policy's victim shows in the counters.
@@ -330,9 +498,17 @@ impl<P: Policy> Model<P> {
         }
     }
 
-    fn apply(&mut self, op: Op) {
-        match op {
-            Op::Insert { key: n, bytes, ttl, stale, cost, epoch, snap } => {
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Insert {
+                key: n,
+                bytes,
+                ttl,
+                stale,
+                cost,
+                epoch,
+                snap,
+            } => {
                 self.insert(n, bytes, (ttl, stale), cost, (epoch, snap));
             }
             Op::Get { key: n } => self.get(n),
@@ -341,13 +517,22 @@ impl<P: Policy> Model<P> {
                 self.marker = self.marker.max(below);
             }
             Op::Remove { key: n } => {
-                let removed = self.l1.remove(&key(n)).map(|(value, facts)| (value.id, facts.as_deref().copied()));
-                let known = self.known.remove(&n).map(|known| (known.id, Some(known.id)));
+                let removed = self
+                    .l1
+                    .remove(&key(n))
+                    .map(|(value, facts)| (value.id, facts.as_deref().copied()));
+                let known = self
+                    .known
+                    .remove(&n)
+                    .map(|known| (known.id, Some(known.id)));
                 assert_eq!(removed, known);
                 self.counts.removed += u64::from(removed.is_some());
             }
             Op::Expire { key: n } => {
-                assert_eq!(self.l1.expire(&key(n), self.now), self.known.contains_key(&n));
+                assert_eq!(
+                    self.l1.expire(&key(n), self.now),
+                    self.known.contains_key(&n)
+                );
                 if let Some(known) = self.known.get_mut(&n) {
                     known.fresh_until = known.fresh_until.min(self.now);
                 }
@@ -356,16 +541,24 @@ impl<P: Policy> Model<P> {
                 let dropped = self.l1.remove_expired(self.now, limit);
                 assert!(dropped.len() <= limit);
                 let tick = 1 << 16;
-                let due = self.known.values().filter(|known| known.stale_until <= self.now - tick).count();
+                let due = self
+                    .known
+                    .values()
+                    .filter(|known| known.stale_until <= self.now - tick)
+                    .count();
                 assert!(dropped.len() >= due.min(limit), "expired entries were left");
                 let ids: Vec<u64> = dropped.iter().map(|(value, _)| value.id).collect();
                 let before = self.counts.evictions;
                 self.left(ids);
-                assert_eq!(self.counts.evictions, before, "removed a living entry as expired");
+                assert_eq!(
+                    self.counts.evictions, before,
+                    "removed a living entry as expired"
+                );
             }
             Op::Clear => {
                 let mut ids: Vec<u64> = self.l1.clear().iter().map(|(value, _)| value.id).collect();
-                let mut expected: Vec<u64> = self.known.drain().map(|(_, known)| known.id).collect();
+                let mut expected: Vec<u64> =
+                    self.known.drain().map(|(_, known)| known.id).collect();
                 ids.sort_unstable();
                 expected.sort_unstable();
                 self.counts.removed += expected.len() as u64;
@@ -377,7 +570,10 @@ impl<P: Policy> Model<P> {
 
     fn get(&mut self, n: u64) {
         let (marker, now) = (self.marker, self.now);
-        let found = match self.l1.get(&key(n), now, self.latest, |view| view.snap() >= marker) {
+        let found = match self
+            .l1
+            .get(&key(n), now, self.latest, |view| view.snap() >= marker)
+        {
             Lookup::Fresh(value) => Some((value.id, true)),
             Lookup::Stale(value) => Some((value.id, false)),
             Lookup::Miss => None,
@@ -403,7 +599,14 @@ impl<P: Policy> Model<P> {
         assert_eq!(found, expected);
     }
 
-    fn insert(&mut self, n: u64, bytes: u64, (ttl, stale): (Option<i64>, i64), cost: u64, (epoch, snap): (u64, u64)) {
+    fn insert(
+        &mut self,
+        n: u64,
+        bytes: u64,
+        (ttl, stale): (Option<i64>, i64),
+        cost: u64,
+        (epoch, snap): (u64, u64),
+    ) {
         self.next += 1;
         let id = self.next;
         let fresh_until = ttl.map_or(NEVER, |ttl| self.now + ttl);
@@ -431,7 +634,10 @@ impl<P: Policy> Model<P> {
             assert_eq!(facts.as_deref(), Some(&value.id), "facts of another entry");
         }
         if !stands && let Some(old) = self.known.remove(&n) {
-            let at = ids.iter().position(|&dropped| dropped == old.id).expect("the replaced value is handed back");
+            let at = ids
+                .iter()
+                .position(|&dropped| dropped == old.id)
+                .expect("the replaced value is handed back");
             ids.swap_remove(at);
             if inserted.outcome == Outcome::Replaced {
                 self.counts.replaced += 1;
@@ -441,10 +647,24 @@ impl<P: Policy> Model<P> {
         }
         match inserted.outcome {
             Outcome::Stored | Outcome::Replaced => {
-                self.known.insert(n, Known { id, fresh_until, stale_until, epoch, snap, bytes: bytes + 16, cost });
+                self.known.insert(
+                    n,
+                    Known {
+                        id,
+                        fresh_until,
+                        stale_until,
+                        epoch,
+                        snap,
+                        bytes: bytes + 16,
+                        cost,
+                    },
+                );
             }
             refused => {
-                let at = ids.iter().position(|&dropped| dropped == id).expect("a refused value is handed back");
+                let at = ids
+                    .iter()
+                    .position(|&dropped| dropped == id)
+                    .expect("a refused value is handed back");
                 ids.swap_remove(at);
                 match refused {
                     Outcome::Older => self.counts.older += 1,
@@ -458,16 +678,35 @@ impl<P: Policy> Model<P> {
 
     fn agree(&self) {
         let mut stats = total(&self.l1);
-        assert!(self.l1.stats().iter().all(|shard| shard.bytes <= shard.capacity), "{stats:?}");
+        assert!(
+            self.l1
+                .stats()
+                .iter()
+                .all(|shard| shard.bytes <= shard.capacity),
+            "{stats:?}"
+        );
         assert_eq!(stats.len, self.known.len() as u64);
-        assert_eq!(self.alive.load(Relaxed), self.known.len(), "a value was lost or kept");
+        assert_eq!(
+            self.alive.load(Relaxed),
+            self.known.len(),
+            "a value was lost or kept"
+        );
         // An expired entry may leave as the policy's victim within a tick of its end.
         let mut counts = self.counts;
         let late = stats.evictions.abs_diff(counts.evictions);
         assert!(late <= counts.expirations, "{stats:?} {counts:?}");
-        assert_eq!(stats.evictions + stats.expirations, counts.evictions + counts.expirations);
+        assert_eq!(
+            stats.evictions + stats.expirations,
+            counts.evictions + counts.expirations
+        );
         for one in [&mut stats, &mut counts] {
-            (one.evictions, one.expirations, one.len, one.bytes, one.capacity) = (0, 0, 0, 0, 0);
+            (
+                one.evictions,
+                one.expirations,
+                one.len,
+                one.bytes,
+                one.capacity,
+            ) = (0, 0, 0, 0, 0);
             if late > 0 {
                 (one.evicted_bytes, one.evicted_cost) = (0, 0);
             }
@@ -479,7 +718,7 @@ impl<P: Policy> Model<P> {
 fn agrees<P: Policy>(capacity: u64, shards: u32, ops: &[Op]) {
     let mut model = Model::<P>::new(capacity, shards);
     for op in ops {
-        model.apply(op.clone());
+        model.apply(op);
         model.agree();
     }
     let Model { l1, alive, .. } = model;

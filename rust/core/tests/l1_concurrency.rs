@@ -4,7 +4,12 @@
 //! reaches the product. With `--features planted-bug` a look-up lets go of its lock between
 //! finding an entry and reading it; the tests then have to fail, and say so.
 
-#[allow(dead_code, unreachable_pub, unused_imports, reason = "the whole tier is included, a part is used")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the whole tier is included, a part is used"
+)]
 #[path = "../src/l1/mod.rs"]
 mod l1;
 
@@ -20,7 +25,9 @@ mod lock {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+            self.0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
         }
     }
 }
@@ -40,7 +47,10 @@ struct Value {
 impl Value {
     fn new(key: u64, alive: &Arc<AtomicUsize>) -> Self {
         alive.fetch_add(1, Relaxed);
-        Self { key, alive: alive.clone() }
+        Self {
+            key,
+            alive: alive.clone(),
+        }
     }
 }
 
@@ -82,7 +92,10 @@ fn entry(n: u64, snap: u64, alive: &Arc<AtomicUsize>) -> NewEntry<Value, u64> {
 /// Threads on a tier with room for a few entries only, each ending with every value accounted for.
 fn churn() {
     let alive = Arc::new(AtomicUsize::new(0));
-    let tier = Arc::new(Tier::new(Config { capacity: 4096, shards: Some(1) }));
+    let tier = Arc::new(Tier::new(Config {
+        capacity: 4096,
+        shards: Some(1),
+    }));
     let threads: Vec<_> = (0..3_u64)
         .map(|me| {
             let (tier, alive) = (tier.clone(), alive.clone());
@@ -91,7 +104,9 @@ fn churn() {
                     let n = (me * 5 + step * 3) % 7;
                     drop(tier.insert(entry(n, step, &alive), 0));
                     let wanted = (n + step) % 7;
-                    if let Lookup::Fresh(value) | Lookup::Stale(value) = tier.get(&key(wanted), 0, 9, |view| view.facts() == Some(&wanted)) {
+                    if let Lookup::Fresh(value) | Lookup::Stale(value) =
+                        tier.get(&key(wanted), 0, 9, |view| view.facts() == Some(&wanted))
+                    {
                         assert_eq!(value.key, wanted, "another key's value was served");
                     }
                     match (me + step) % 5 {
@@ -107,17 +122,32 @@ fn churn() {
     for thread in threads {
         thread.join().expect("the thread ran to its end");
     }
-    assert_eq!(alive.load(Relaxed), tier.len(), "a value was lost or dropped twice");
+    assert_eq!(
+        alive.load(Relaxed),
+        tier.len(),
+        "a value was lost or dropped twice"
+    );
     let stats = tier.stats()[0];
-    assert_eq!(stats.hits + stats.stale_hits + stats.misses, 18, "a look-up was not counted");
+    assert_eq!(
+        stats.hits + stats.stale_hits + stats.misses,
+        18,
+        "a look-up was not counted"
+    );
     let left = stats.evictions + stats.expirations + stats.invalidated + stats.removed;
-    assert_eq!(stats.inserts, left + stats.len, "an entry came or went uncounted");
+    assert_eq!(
+        stats.inserts,
+        left + stats.len,
+        "an entry came or went uncounted"
+    );
 }
 
 /// Writers with different stamps: whatever the order, the newest stands.
 fn stamps() {
     let alive = Arc::new(AtomicUsize::new(0));
-    let tier = Arc::new(Tier::new(Config { capacity: 1 << 16, shards: Some(1) }));
+    let tier = Arc::new(Tier::new(Config {
+        capacity: 1 << 16,
+        shards: Some(1),
+    }));
     let threads: Vec<_> = (1..4)
         .map(|snap| {
             let (tier, alive) = (tier.clone(), alive.clone());
@@ -127,11 +157,17 @@ fn stamps() {
     for thread in threads {
         thread.join().expect("the thread ran to its end");
     }
-    assert_eq!(tier.peek(&key(1), 0, 0, |_| true, |_, view| view.snap()), Some(3));
+    assert_eq!(
+        tier.peek(&key(1), 0, 0, |_| true, |_, view| view.snap()),
+        Some(3)
+    );
 }
 
 #[test]
-#[cfg_attr(feature = "planted-bug", should_panic(expected = "another key's value was served"))]
+#[cfg_attr(
+    feature = "planted-bug",
+    should_panic(expected = "another key's value was served")
+)]
 fn no_value_is_lost_mixed_up_or_dropped_twice() {
     shuttle::check_random(churn, 3_000);
 }

@@ -20,6 +20,10 @@ fn count(by: i64) {
     let _ = HELD.try_with(|held| held.set(held.get() + by));
 }
 
+fn bytes(layout: Layout) -> i64 {
+    i64::try_from(layout.size()).unwrap_or(i64::MAX)
+}
+
 fn held() -> u64 {
     HELD.with(|held| u64::try_from(held.get()).unwrap_or(0))
 }
@@ -27,13 +31,13 @@ fn held() -> u64 {
 // SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
+        count(bytes(layout));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as i64));
+        count(-bytes(layout));
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -63,13 +67,19 @@ fn entry(n: u64, payload_bytes: u64, life: Option<i64>) -> NewEntry<NonZeroU64, 
 /// The claim is exact but for the handful of bytes of the `L1` itself.
 fn agrees(l1: &L1<NonZeroU64, ()>, payloads: u64, before: u64) {
     let (said, real) = (l1.bytes() - payloads, held() - before);
-    assert!(said.abs_diff(real) <= 64, "claims {said} bytes beyond payloads, has {real}");
+    assert!(
+        said.abs_diff(real) <= 64,
+        "claims {said} bytes beyond payloads, has {real}"
+    );
 }
 
 #[test]
 fn bytes_are_those_allocated_while_growing_evicting_and_shrinking() {
     let before = held();
-    let l1 = L1::<NonZeroU64, ()>::new(Config { capacity: 4 << 20, shards: Some(2) });
+    let l1 = L1::<NonZeroU64, ()>::new(Config {
+        capacity: 4 << 20,
+        shards: Some(2),
+    });
     agrees(&l1, 0, before);
     for n in 0..20_000 {
         drop(l1.insert(entry(n, 500 + n % 100, (n % 2 == 0).then_some(1 << 40)), 0));
@@ -93,14 +103,23 @@ fn an_entry_costs_no_more_than_promised() {
     const DICT: u64 = 52 + 65;
     for life in [None, Some(1 << 40)] {
         let before = held();
-        let l1 = L1::<NonZeroU64, ()>::new(Config { capacity: 100_000 * (2048 + 190), shards: Some(8) });
+        let l1 = L1::<NonZeroU64, ()>::new(Config {
+            capacity: 100_000 * (2048 + 190),
+            shards: Some(8),
+        });
         // Half as many again as fit, so that history and heaps are in their steady state.
         for n in 0..150_000 {
             drop(l1.insert(entry(n, 2048, life), 0));
         }
         let each = (held() - before) / l1.len() as u64;
-        println!("{each} bytes per entry beyond the payload, life {life:?}, {} entries", l1.len());
+        println!(
+            "{each} bytes per entry beyond the payload, life {life:?}, {} entries",
+            l1.len()
+        );
         assert!(each <= DICT + 64, "{each} bytes per entry");
-        assert!(each.abs_diff(ENTRY_BYTES) <= 16, "{each} bytes per entry, documented as {ENTRY_BYTES}");
+        assert!(
+            each.abs_diff(ENTRY_BYTES) <= 16,
+            "{each} bytes per entry, documented as {ENTRY_BYTES}"
+        );
     }
 }

@@ -18,7 +18,13 @@ fn a_value_computed_before_an_invalidation_is_invalid_and_one_computed_after_is_
     assert!(!markers.valid(SPACE, before, &[1, 2]));
     assert!(markers.valid(SPACE, before, &[1]), "another target");
     let after = markers.stamp(SPACE);
-    assert_eq!(after, Stamp { epoch: EPOCH, snap: 1000 });
+    assert_eq!(
+        after,
+        Stamp {
+            epoch: EPOCH,
+            snap: 1000
+        }
+    );
     assert!(markers.valid(SPACE, after, &[1, 2]));
     assert!(markers.valid(SPACE + 1, before, &[2]), "another namespace");
 }
@@ -26,7 +32,9 @@ fn a_value_computed_before_an_invalidation_is_invalid_and_one_computed_after_is_
 #[test]
 fn the_clock_grows_though_the_time_goes_back() {
     let markers = Markers::new(EPOCH);
-    let seqs: Vec<u64> = [50, 50, 10, -5, 51].map(|now| markers.raise_here(SPACE, &[1], now)).into();
+    let seqs: Vec<u64> = [50, 50, 10, -5, 51]
+        .map(|now| markers.raise_here(SPACE, &[1], now))
+        .into();
     assert_eq!(seqs, [50, 51, 52, 53, 54]);
 }
 
@@ -35,7 +43,14 @@ fn a_marker_is_never_lowered() {
     let markers = Markers::new(EPOCH);
     markers.raise(SPACE, &[1], 100);
     markers.raise(SPACE, &[1], 90);
-    assert!(!markers.valid(SPACE, Stamp { epoch: EPOCH, snap: 99 }, &[1]));
+    assert!(!markers.valid(
+        SPACE,
+        Stamp {
+            epoch: EPOCH,
+            snap: 99
+        },
+        &[1]
+    ));
     assert_eq!(markers.stamp(SPACE).snap, 100);
 }
 
@@ -44,13 +59,31 @@ fn a_new_epoch_makes_everything_older_invalid() {
     let markers = Markers::new(EPOCH);
     markers.raise(SPACE, &[1], 100);
     let old = markers.stamp(SPACE);
-    markers.adopt(SPACE, Stamp { epoch: EPOCH + 1, snap: 5 });
+    markers.adopt(
+        SPACE,
+        Stamp {
+            epoch: EPOCH + 1,
+            snap: 5,
+        },
+    );
     assert!(!markers.valid(SPACE, old, &[9]));
-    assert_eq!(markers.stamp(SPACE), Stamp { epoch: EPOCH + 1, snap: 5 });
+    assert_eq!(
+        markers.stamp(SPACE),
+        Stamp {
+            epoch: EPOCH + 1,
+            snap: 5
+        }
+    );
     assert!(markers.valid(SPACE, markers.stamp(SPACE), &[1]));
     assert!(markers.is_empty());
     // The same epoch moves the clock forward only.
-    markers.adopt(SPACE, Stamp { epoch: EPOCH + 1, snap: 3 });
+    markers.adopt(
+        SPACE,
+        Stamp {
+            epoch: EPOCH + 1,
+            snap: 3,
+        },
+    );
     assert_eq!(markers.stamp(SPACE).snap, 5);
 }
 
@@ -84,20 +117,45 @@ fn markers_are_bounded_and_what_was_forgotten_stays_forbidden() {
         assert!(markers.len() <= MAX_MARKERS);
     }
     for number in (1..=count).step_by(97) {
-        assert!(!markers.valid(SPACE, Stamp { epoch: EPOCH, snap: number - 1 }, &[number]), "{number}");
+        assert!(
+            !markers.valid(
+                SPACE,
+                Stamp {
+                    epoch: EPOCH,
+                    snap: number - 1
+                },
+                &[number]
+            ),
+            "{number}"
+        );
     }
-    assert!(markers.valid(SPACE, markers.stamp(SPACE), &[1, count]), "what starts now is valid");
+    assert!(
+        markers.valid(SPACE, markers.stamp(SPACE), &[1, count]),
+        "what starts now is valid"
+    );
 }
 
 #[test]
 fn kinds_of_targets_and_namespaces_do_not_meet() {
     let key = [b'a'; 32];
     let name = std::str::from_utf8(&key).unwrap();
-    let kinds = [Target::Namespace, Target::Key(&key), Target::Tag(name), Target::Label(name), Target::Version(name)];
-    let mut seen: Vec<u64> =
-        ["n", "m", "", "na"].iter().flat_map(|space| kinds.map(|kind| target(space, kind))).collect();
+    let kinds = [
+        Target::Namespace,
+        Target::Key(&key),
+        Target::Tag(name),
+        Target::Label(name),
+        Target::Version(name),
+    ];
+    let mut seen: Vec<u64> = ["n", "m", "", "na"]
+        .iter()
+        .flat_map(|space| kinds.map(|kind| target(space, kind)))
+        .collect();
     // A name must not slide into the namespace's.
-    seen.extend([target("x", Target::Tag("yz")), target("xy", Target::Tag("z")), target("xyz", Target::Tag(""))]);
+    seen.extend([
+        target("x", Target::Tag("yz")),
+        target("xy", Target::Tag("z")),
+        target("xyz", Target::Tag("")),
+    ]);
     let count = seen.len();
     seen.sort_unstable();
     seen.dedup();
@@ -111,7 +169,10 @@ fn prefixes_of_labels() {
     assert_eq!(prefixes("a/b/c"), ["a/", "a/b/", "a/b/c"]);
     assert_eq!(prefixes("a/b/"), ["a/", "a/b/"]);
     assert_eq!(prefixes("a"), ["a"]);
-    assert_eq!(prefixes("content/été/x"), ["content/", "content/été/", "content/été/x"]);
+    assert_eq!(
+        prefixes("content/été/x"),
+        ["content/", "content/été/", "content/été/x"]
+    );
 }
 
 /// Everything that ever happened.
@@ -137,7 +198,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             (targets(), -10_i64..60).prop_map(|(targets, now)| Step::RaiseHere(targets, now)),
             (targets(), 0_u64..80).prop_map(|(targets, seq)| Step::Raise(targets, seq)),
             (EPOCH..EPOCH + 2, 0_u64..80).prop_map(|(epoch, seq)| Step::Adopt(epoch, seq)),
-            (EPOCH..EPOCH + 2, 0_u64..90, targets()).prop_map(|(epoch, snap, targets)| Step::Ask(epoch, snap, targets)),
+            (EPOCH..EPOCH + 2, 0_u64..90, targets())
+                .prop_map(|(epoch, snap, targets)| Step::Ask(epoch, snap, targets)),
         ],
         0..60,
     )

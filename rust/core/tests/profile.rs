@@ -7,7 +7,15 @@ use proptest::prelude::*;
 #[test]
 fn profiles_are_found_by_name_and_no_other() {
     let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
-    assert_eq!(names, ["generic", "openai.chat", "openai.responses", "anthropic.messages"]);
+    assert_eq!(
+        names,
+        [
+            "generic",
+            "openai.chat",
+            "openai.responses",
+            "anthropic.messages"
+        ]
+    );
     for name in names {
         assert_eq!(Profile::named(name).unwrap().name, name);
     }
@@ -19,8 +27,17 @@ fn profiles_are_found_by_name_and_no_other() {
 fn every_listed_field_has_its_rule() {
     for profile in PROFILES {
         for &(field, rule) in profile.fields {
-            assert_eq!(profile.rule(field.as_bytes()), Some(rule), "{} {field}", profile.name);
-            let twice = profile.fields.iter().filter(|(name, _)| *name == field).count();
+            assert_eq!(
+                profile.rule(field.as_bytes()),
+                Some(rule),
+                "{} {field}",
+                profile.name
+            );
+            let twice = profile
+                .fields
+                .iter()
+                .filter(|(name, _)| *name == field)
+                .count();
             assert_eq!(twice, 1, "{} {field}", profile.name);
         }
     }
@@ -29,11 +46,34 @@ fn every_listed_field_has_its_rule() {
 #[test]
 fn transport_fields_are_dropped_by_every_profile_and_content_by_none() {
     for profile in PROFILES {
-        for field in ["stream", "stream_options", "timeout", "extra_headers", "max_retries"] {
-            assert_eq!(profile.rule(field.as_bytes()), Some(Rule::Drop("transport")));
+        for field in [
+            "stream",
+            "stream_options",
+            "timeout",
+            "extra_headers",
+            "max_retries",
+        ] {
+            assert_eq!(
+                profile.rule(field.as_bytes()),
+                Some(Rule::Drop("transport"))
+            );
         }
-        for field in ["model", "messages", "input", "tools", "system", "user", "response_format", ""] {
-            assert_eq!(profile.rule(field.as_bytes()), None, "{} {field}", profile.name);
+        for field in [
+            "model",
+            "messages",
+            "input",
+            "tools",
+            "system",
+            "user",
+            "response_format",
+            "",
+        ] {
+            assert_eq!(
+                profile.rule(field.as_bytes()),
+                None,
+                "{} {field}",
+                profile.name
+            );
         }
     }
 }
@@ -41,9 +81,18 @@ fn transport_fields_are_dropped_by_every_profile_and_content_by_none() {
 #[test]
 fn defaults_are_the_documented_ones() {
     let rule = |profile: &str, field: &str| Profile::named(profile).unwrap().rule(field.as_bytes());
-    assert_eq!(rule("openai.chat", "temperature"), Some(Rule::DefaultOrNull(Constant::Number(1.0))));
-    assert_eq!(rule("anthropic.messages", "temperature"), Some(Rule::Default(Constant::Number(1.0))));
-    assert_eq!(rule("openai.responses", "store"), Some(Rule::DefaultOrNull(Constant::Bool(true))));
+    assert_eq!(
+        rule("openai.chat", "temperature"),
+        Some(Rule::DefaultOrNull(Constant::Number(1.0)))
+    );
+    assert_eq!(
+        rule("anthropic.messages", "temperature"),
+        Some(Rule::Default(Constant::Number(1.0)))
+    );
+    assert_eq!(
+        rule("openai.responses", "store"),
+        Some(Rule::DefaultOrNull(Constant::Bool(true)))
+    );
     assert_eq!(rule("openai.chat", "seed"), Some(Rule::Nullable));
     assert_eq!(rule("generic", "temperature"), None);
 }

@@ -21,7 +21,9 @@ impl Clock {
     #[new]
     #[pyo3(signature = (*_arguments))]
     fn new(_arguments: &Bound<'_, PyAny>) -> Self {
-        Self { time: Arc::new(AtomicI64::new(SYSTEM)) }
+        Self {
+            time: Arc::new(AtomicI64::new(SYSTEM)),
+        }
     }
 
     /// Microseconds since 1970, exactly.
@@ -53,13 +55,18 @@ impl Clock {
 fn system() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX - 1))
+        .map_or(0, |since| {
+            i64::try_from(since.as_micros()).unwrap_or(i64::MAX - 1)
+        })
 }
 
 #[cfg(target_os = "linux")]
 #[inline]
 fn coarse() -> i64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: writes the timespec it is given; this clock is always there on Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
     time.tv_sec * 1_000_000 + time.tv_nsec / 1_000

@@ -71,7 +71,11 @@ pub(crate) struct Reading<'py> {
 
 impl Core {
     #[inline]
-    pub(crate) fn fingerprint(&self, request: &Bound<'_, PyAny>, reading: &Reading<'_>) -> PyResult<Fingerprint> {
+    pub(crate) fn fingerprint(
+        &self,
+        request: &Bound<'_, PyAny>,
+        reading: &Reading<'_>,
+    ) -> PyResult<Fingerprint> {
         if let Ok(bytes) = request.cast_exact::<PyBytes>() {
             return bytes.as_bytes().try_into().map_err(|_| {
                 let reason = "bytes in place of a request are a fingerprint and must be 32; put others in a mapping";
@@ -85,15 +89,26 @@ impl Core {
     }
 
     #[cold]
-    fn scoped_fingerprint(&self, request: &Bound<'_, PyAny>, reading: &Reading<'_>) -> PyResult<Fingerprint> {
+    fn scoped_fingerprint(
+        &self,
+        request: &Bound<'_, PyAny>,
+        reading: &Reading<'_>,
+    ) -> PyResult<Fingerprint> {
         let memo = Some(&self.memo);
-        let profile = reading.profile.as_deref().map_or(Ok(self.profile), keyer::profile)?;
+        let profile = reading
+            .profile
+            .as_deref()
+            .map_or(Ok(self.profile), keyer::profile)?;
         let namespace = reading.namespace.as_deref().unwrap_or(&self.namespace);
         if reading.variant.is_some() {
             let prefix = Prefix::new(namespace, PROFILES[profile].name, reading.variant.as_ref())?;
             return keyer::fingerprint(request, &prefix, memo, self.nfc);
         }
-        let known = self.prefixes.read().get(namespace).and_then(|prefixes| prefixes[profile].clone());
+        let known = self
+            .prefixes
+            .read()
+            .get(namespace)
+            .and_then(|prefixes| prefixes[profile].clone());
         let prefix = match known {
             Some(prefix) => prefix,
             None => self.remember_prefix(namespace, profile)?,
@@ -107,39 +122,58 @@ impl Core {
         if prefixes.len() >= PREFIXES {
             prefixes.clear();
         }
-        let row = prefixes.entry(namespace.to_owned()).or_insert_with(|| vec![None; PROFILES.len()]);
+        let row = prefixes
+            .entry(namespace.to_owned())
+            .or_insert_with(|| vec![None; PROFILES.len()]);
         row[profile] = Some(prefix.clone());
         Ok(prefix)
     }
 
     pub(crate) fn valid(&self, entry: &EntryView<'_, Facts>) -> bool {
-        let stamp = Stamp { epoch: entry.epoch(), snap: entry.snap() };
-        entry.facts().is_some_and(|facts| self.markers.valid(facts.namespace, stamp, &facts.targets))
+        let stamp = Stamp {
+            epoch: entry.epoch(),
+            snap: entry.snap(),
+        };
+        entry
+            .facts()
+            .is_some_and(|facts| self.markers.valid(facts.namespace, stamp, &facts.targets))
     }
 
     #[inline]
     pub(crate) fn look(&self, key: &Fingerprint) -> Lookup<Stored> {
         let generation = self.markers.generation();
-        self.l1.get(key, self.clock.coarse(), generation, |entry| self.valid(entry))
+        self.l1.get(key, self.clock.coarse(), generation, |entry| {
+            self.valid(entry)
+        })
     }
 }
 
 impl Engine {
     /// The parts of an engine that was configured, open or not.
     pub(crate) fn core(&self) -> PyResult<&Core> {
-        self.core.get().ok_or_else(|| PyRuntimeError::new_err("LLMCache.__init__ was not called"))
+        self.core
+            .get()
+            .ok_or_else(|| PyRuntimeError::new_err("LLMCache.__init__ was not called"))
     }
 
     /// The parts of an engine if it is open.
     #[inline]
     pub(crate) fn if_open(&self) -> Option<&Core> {
-        if self.open.load(Ordering::Relaxed) { self.core.get() } else { None }
+        if self.open.load(Ordering::Relaxed) {
+            self.core.get()
+        } else {
+            None
+        }
     }
 
     /// The parts of an open engine.
     #[inline]
     pub(crate) fn opened(&self, py: Python<'_>) -> PyResult<&Core> {
-        if self.open.load(Ordering::Relaxed) { self.core() } else { Err(error::closed(py)) }
+        if self.open.load(Ordering::Relaxed) {
+            self.core()
+        } else {
+            Err(error::closed(py))
+        }
     }
 }
 
@@ -155,7 +189,11 @@ pub(crate) fn finished<'py>(
     }
     // `(decoded,)`, or None for what cannot be decoded to this type and for remembered failures.
     let decoded = slf.call_method1(intern!(slf.py(), "_decoded"), (value, kind))?;
-    if decoded.is_none() { Ok(None) } else { decoded.get_item(0).map(Some) }
+    if decoded.is_none() {
+        Ok(None)
+    } else {
+        decoded.get_item(0).map(Some)
+    }
 }
 
 #[pymethods]
@@ -163,7 +201,10 @@ impl Engine {
     #[new]
     #[pyo3(signature = (*_arguments, **_options))]
     fn new(_arguments: &Bound<'_, PyAny>, _options: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { core: OnceLock::new(), open: AtomicBool::new(false) }
+        Self {
+            core: OnceLock::new(),
+            open: AtomicBool::new(false),
+        }
     }
 
     #[pyo3(signature = (*, memory, namespace, profile, normalize, clock, epoch, alone))]
@@ -190,7 +231,9 @@ impl Engine {
             namespace,
             alone,
         };
-        self.core.set(core).map_err(|_| PyRuntimeError::new_err("LLMCache.__init__ was called twice"))
+        self.core
+            .set(core)
+            .map_err(|_| PyRuntimeError::new_err("LLMCache.__init__ was called twice"))
     }
 
     fn _set_open(&self, open: bool) {
@@ -206,15 +249,26 @@ impl Engine {
         profile: Option<String>,
         variant: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let reading = Reading { namespace, profile, variant, kind: None };
-        Ok(keyer::to_bytes(request.py(), &self.core()?.fingerprint(request, &reading)?))
+        let reading = Reading {
+            namespace,
+            profile,
+            variant,
+            kind: None,
+        };
+        Ok(keyer::to_bytes(
+            request.py(),
+            &self.core()?.fingerprint(request, &reading)?,
+        ))
     }
 
     /// The value of a request: from a tier, from a computation that is running, or from `compute`. Awaitable.
     #[pyo3(signature = (request, compute, *, r#type=None, namespace=None, profile=None, variant=None, ttl=Given(None),
                         stale_while_revalidate=Given(None), stale_if_error=Given(None), tags=Given(None), label=Given(None),
                         depends_on=Given(None), timeout=Given(None), refresh=Given(None), only_if_cached=Given(None), store=Given(None)))]
-    #[expect(clippy::too_many_arguments, reason = "keywords of a Python call; pyo3 is fastest when all are named")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keywords of a Python call; pyo3 is fastest when all are named"
+    )]
     fn get_or_compute<'py>(
         slf: &Bound<'py, Self>,
         request: &Bound<'py, PyAny>,
@@ -236,7 +290,12 @@ impl Engine {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let core = slf.get().opened(py)?;
-        let reading = Reading { namespace, profile, variant, kind: r#type };
+        let reading = Reading {
+            namespace,
+            profile,
+            variant,
+            kind: r#type,
+        };
         let key = core.fingerprint(request, &reading)?;
         // Refreshing goes the long way.
         let refreshing = match &refresh.0 {
@@ -267,13 +326,24 @@ impl Engine {
             }
         }
         let namespace = reading.namespace.as_deref().unwrap_or(&core.namespace);
-        let arguments = (keyer::to_bytes(py, &key), request, compute, reading.kind, namespace, options);
+        let arguments = (
+            keyer::to_bytes(py, &key),
+            request,
+            compute,
+            reading.kind,
+            namespace,
+            options,
+        );
         slf.call_method1(intern!(py, "_compute"), arguments)
     }
 
     /// Each top-level field of a request with what the profile's rules say of it.
     #[pyo3(signature = (request, profile=None))]
-    fn _explain(&self, request: &Bound<'_, PyAny>, profile: Option<&str>) -> PyResult<Vec<(String, &'static str, String)>> {
+    fn _explain(
+        &self,
+        request: &Bound<'_, PyAny>,
+        profile: Option<&str>,
+    ) -> PyResult<Vec<(String, &'static str, String)>> {
         let profile = profile.map_or(Ok(self.core()?.profile), keyer::profile)?;
         keyer::explain(request, PROFILES[profile])
     }

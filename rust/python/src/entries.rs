@@ -17,16 +17,28 @@ fn targets(
     label: Option<&str>,
     versions: &[String],
 ) -> Vec<u64> {
-    let mut all = vec![target(namespace, Target::Namespace), target(namespace, Target::Key(key))];
+    let mut all = vec![
+        target(namespace, Target::Namespace),
+        target(namespace, Target::Key(key)),
+    ];
     all.extend(tags.iter().map(|tag| target(namespace, Target::Tag(tag))));
-    all.extend(label.into_iter().flat_map(label_prefixes).map(|prefix| target(namespace, Target::Label(prefix))));
-    all.extend(versions.iter().map(|name| target(namespace, Target::Version(name))));
+    all.extend(
+        label
+            .into_iter()
+            .flat_map(label_prefixes)
+            .map(|prefix| target(namespace, Target::Label(prefix))),
+    );
+    all.extend(
+        versions
+            .iter()
+            .map(|name| target(namespace, Target::Version(name))),
+    );
     all
 }
 
 #[pymethods]
 impl Engine {
-    /// Puts an entry into memory. Returns "stored", "replaced", "older", "too_large", "not_admitted" or, when
+    /// Puts an entry into memory. Returns "stored", "replaced", "older", "`too_large`", "`not_admitted`" or, when
     /// a marker stands above its stamp, "invalid".
     #[pyo3(signature = (key, value, *, namespace, tags, label, versions, facts, created, fresh_until,
                         stale_until, cost, epoch, snap))]
@@ -52,10 +64,17 @@ impl Engine {
         // Read before the check: a marker raised after it makes the entry be checked again.
         let checked = core.markers.generation();
         let namespace = targets[0];
-        if !core.markers.valid(namespace, Stamp { epoch, snap }, &targets) {
+        if !core
+            .markers
+            .valid(namespace, Stamp { epoch, snap }, &targets)
+        {
             return Ok("invalid");
         }
-        let facts = Box::new(Facts { namespace, targets: targets.into(), packed: facts.into() });
+        let facts = Box::new(Facts {
+            namespace,
+            targets: targets.into(),
+            packed: facts.into(),
+        });
         let entry = NewEntry {
             key,
             payload_bytes: object_bytes(&value)? as u64,
@@ -114,8 +133,7 @@ impl Engine {
     /// Ends an entry's freshness in memory; whether there was one.
     fn _expire(&self, key: Fingerprint) -> PyResult<bool> {
         let core = self.core()?;
-        // By the clock that look-ups read, which may be a tick late: by the exact one the entry would still be
-        // fresh to them for that long.
+        // The clock of the look-ups: the exact one may be a tick ahead of it, and the entry fresh until then.
         Ok(core.l1.expire(&key, core.clock.coarse()))
     }
 
@@ -144,7 +162,11 @@ impl Engine {
         let tags = tags.iter().map(|tag| Target::Tag(tag));
         let labels = labels.iter().map(|label| Target::Label(label));
         let versions = versions.iter().map(|name| Target::Version(name));
-        keys.chain(tags).chain(labels).chain(versions).map(|named| target(namespace, named)).collect()
+        keys.chain(tags)
+            .chain(labels)
+            .chain(versions)
+            .map(|named| target(namespace, named))
+            .collect()
     }
 
     /// All targets of an entry, the namespace's first.
@@ -180,13 +202,18 @@ impl Engine {
                 core.markers.raise(namespace, &targets, seq);
                 seq
             }
-            None => core.markers.raise_here(namespace, &targets, core.clock.now()),
+            None => core
+                .markers
+                .raise_here(namespace, &targets, core.clock.now()),
         })
     }
 
     /// Whether an entry with this stamp and these targets may be served.
     fn _valid(&self, namespace: u64, epoch: u64, snap: u64, targets: Vec<u64>) -> PyResult<bool> {
-        Ok(self.core()?.markers.valid(namespace, Stamp { epoch, snap }, &targets))
+        Ok(self
+            .core()?
+            .markers
+            .valid(namespace, Stamp { epoch, snap }, &targets))
     }
 
     /// Exact counters of each shard.

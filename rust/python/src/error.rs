@@ -24,7 +24,12 @@ pub(crate) fn unkeyable(py: Python<'_>, reason: &str, path: &str) -> PyErr {
 #[cold]
 pub(crate) fn closed(py: Python<'_>) -> PyErr {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    raise(py, &CLASS, "CacheClosedError", ("the cache is not open: use it inside `async with LLMCache(...) as cache`",))
+    raise(
+        py,
+        &CLASS,
+        "CacheClosedError",
+        ("the cache is not open: use it inside `async with LLMCache(...) as cache`",),
+    )
 }
 
 fn raise<'py, A>(

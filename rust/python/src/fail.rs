@@ -54,7 +54,7 @@ impl Fail {
         self
     }
 
-    pub(crate) fn why(mut self: Box<Self>) -> Why {
+    pub(crate) fn why(mut self) -> Why {
         if let Some(raised) = self.raised.take() {
             return Why::Raised(raised);
         }

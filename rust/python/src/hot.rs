@@ -48,17 +48,26 @@ pub(crate) fn init(engine: &Bound<'_, PyType>) -> PyResult<()> {
     let py = engine.py();
     for (name, doc, function) in [
         (c"get", GET, get as ffi::PyCFunctionFastWithKeywords),
-        (c"get_nowait", GET_NOWAIT, get_nowait as ffi::PyCFunctionFastWithKeywords),
+        (
+            c"get_nowait",
+            GET_NOWAIT,
+            get_nowait as ffi::PyCFunctionFastWithKeywords,
+        ),
     ] {
         let definition = Box::leak(Box::new(ffi::PyMethodDef {
             ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunctionFastWithKeywords: function,
+            },
             ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
             ml_doc: doc.as_ptr().cast::<c_char>(),
         }));
         // SAFETY: the definition lives for ever; the descriptor checks that `self` is an `Engine`.
         let method = unsafe {
-            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(engine.as_type_ptr(), definition))?
+            Bound::from_owned_ptr_or_err(
+                py,
+                ffi::PyDescr_NewMethod(engine.as_type_ptr(), definition),
+            )?
         };
         engine.setattr(name.to_string_lossy(), method)?;
     }
@@ -71,7 +80,11 @@ unsafe extern "C" fn get(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    let arguments = Arguments { values, count: count.cast_unsigned(), names };
+    let arguments = Arguments {
+        values,
+        count: count.cast_unsigned(),
+        names,
+    };
     // SAFETY: called by the interpreter, attached.
     let py = unsafe { Python::assume_attached() };
     enter(py, || match at_once(py, slf, arguments) {
@@ -86,7 +99,11 @@ unsafe extern "C" fn get_nowait(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    let arguments = Arguments { values, count: count.cast_unsigned(), names };
+    let arguments = Arguments {
+        values,
+        count: count.cast_unsigned(),
+        names,
+    };
     // SAFETY: called by the interpreter, attached.
     let py = unsafe { Python::assume_attached() };
     enter(py, || match at_once(py, slf, arguments) {
@@ -97,11 +114,16 @@ unsafe extern "C" fn get_nowait(
 
 /// Runs a method's body: its error becomes the interpreter's, a panic becomes an error.
 #[inline]
-fn enter<'py>(py: Python<'py>, body: impl FnOnce() -> PyResult<Bound<'py, PyAny>>) -> *mut ffi::PyObject {
+fn enter<'py>(
+    py: Python<'py>,
+    body: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+) -> *mut ffi::PyObject {
     let error = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => return value.into_ptr(),
         Ok(Err(error)) => error,
-        Err(_) => PyRuntimeError::new_err("a bug of llmcache_fast: the engine panicked; please report it"),
+        Err(_) => {
+            PyRuntimeError::new_err("a bug of llmcache_fast: the engine panicked; please report it")
+        }
     };
     error.restore(py);
     ptr::null_mut()
@@ -112,11 +134,11 @@ type Looked = Option<(Fingerprint, Lookup<Stored>)>;
 
 /// The hit that needs nothing but a look: a ready fingerprint, no keywords, a plain value.
 #[inline]
-fn at_once<'py>(
-    py: Python<'py>,
+fn at_once(
+    py: Python<'_>,
     slf: *mut ffi::PyObject,
     arguments: Arguments,
-) -> Result<Bound<'py, PyAny>, Looked> {
+) -> Result<Bound<'_, PyAny>, Looked> {
     if arguments.count == 0 || arguments.count > 2 || !arguments.names.is_null() {
         return Err(None);
     }
@@ -129,7 +151,9 @@ fn at_once<'py>(
         let key = &*ffi::PyBytes_AsString(request).cast::<Fingerprint>();
         (Borrowed::from_ptr(py, slf).cast_unchecked::<Engine>(), key)
     };
-    let Some(core) = engine.get().if_open() else { return Err(None) };
+    let Some(core) = engine.get().if_open() else {
+        return Err(None);
+    };
     match core.look(key) {
         Lookup::Fresh(value) if is_plain(value.bind(py)) => Ok(value.into_bound(py)),
         other => Err(Some((*key, other))),
@@ -146,7 +170,9 @@ fn attached<'py>(
     method: &str,
     awaited: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let value = Python::attach(|py| general(py, slf, arguments, looked, method, awaited).map(Bound::into_ptr))?;
+    let value = Python::attach(|py| {
+        general(py, slf, arguments, looked, method, awaited).map(Bound::into_ptr)
+    })?;
     // SAFETY: a new reference, handed on.
     Ok(unsafe { Bound::from_owned_ptr(py, value) })
 }
@@ -163,12 +189,11 @@ fn general<'py>(
     let slf = unsafe { Bound::from_borrowed_ptr(py, slf).cast_into_unchecked::<Engine>() };
     let core = slf.get().opened(py)?;
     let (request, default, reading) = parse(py, arguments, method)?;
-    let (key, looked) = match looked {
-        Some(looked) => looked,
-        None => {
-            let key = core.fingerprint(&request, &reading)?;
-            (key, core.look(&key))
-        }
+    let (key, looked) = if let Some(looked) = looked {
+        looked
+    } else {
+        let key = core.fingerprint(&request, &reading)?;
+        (key, core.look(&key))
     };
     if let Lookup::Fresh(value) = looked
         && let Some(value) = finished(&slf, value, reading.kind.as_ref())?
@@ -183,7 +208,10 @@ fn general<'py>(
         return ready(py, default);
     }
     let namespace = reading.namespace.as_deref().unwrap_or(&core.namespace);
-    slf.call_method1(intern!(py, "_get_below"), (keyer::to_bytes(py, &key), default, reading.kind, namespace))
+    slf.call_method1(
+        intern!(py, "_get_below"),
+        (keyer::to_bytes(py, &key), default, reading.kind, namespace),
+    )
 }
 
 type Parsed<'py> = (Bound<'py, PyAny>, Option<Bound<'py, PyAny>>, Reading<'py>);
@@ -207,18 +235,23 @@ fn parse<'py>(py: Python<'py>, arguments: Arguments, method: &str) -> PyResult<P
             let value = value(arguments.count + at);
             let given = (!value.is_none()).then(|| value.clone());
             match name.cast::<PyString>()?.to_str()? {
-                "namespace" => reading.namespace = given.map(|value| value.extract()).transpose()?,
+                "namespace" => {
+                    reading.namespace = given.map(|value| value.extract()).transpose()?;
+                }
                 "profile" => reading.profile = given.map(|value| value.extract()).transpose()?,
                 "variant" => reading.variant = given,
                 "type" => reading.kind = given,
                 "default" if default.is_none() => default = Some(value),
                 "request" if request.is_none() => request = Some(value),
                 other => {
-                    return Err(PyTypeError::new_err(format!("{method} has no option {other:?}, or it was given twice")));
+                    return Err(PyTypeError::new_err(format!(
+                        "{method} has no option {other:?}, or it was given twice"
+                    )));
                 }
             }
         }
     }
-    let request = request.ok_or_else(|| PyTypeError::new_err(format!("{method} needs a request")))?;
+    let request =
+        request.ok_or_else(|| PyTypeError::new_err(format!("{method} needs a request")))?;
     Ok((request, default, reading))
 }

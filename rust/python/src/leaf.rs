@@ -19,6 +19,10 @@ const KEEP_UTF8: usize = 4096;
 impl<const OWNED: bool> Walk<'_, '_, OWNED> {
     /// # Safety
     /// `object` is alive and an exact `str`.
+    #[expect(
+        clippy::inline_always,
+        reason = "a call costs as much as reading a short string"
+    )]
     #[inline(always)]
     pub(crate) unsafe fn exact_text(&mut self, object: *mut ffi::PyObject) -> Walked<()> {
         // SAFETY: as promised by the caller.

@@ -3,6 +3,15 @@
 //! What belongs here: object conversion, reference counts, exceptions, the finished awaitable. What does
 //! not: decisions; those are the core's.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "arguments of Python calls are handed over by value"
+)]
+#![expect(
+    clippy::unnecessary_box_returns,
+    reason = "the result of a step of a walk is one pointer wide"
+)]
+
 use std::sync::LazyLock;
 
 use pyo3::prelude::*;
@@ -57,10 +66,27 @@ fn fingerprint<'py>(
     Ok(keyer::to_bytes(py, &fingerprint))
 }
 
+/// The canonical document of a request, whose digest the fingerprint is: for tests and other implementations.
+#[pyfunction]
+#[pyo3(signature = (request, namespace="default", profile="generic", variant=None, normalize=None))]
+fn canonical<'py>(
+    py: Python<'py>,
+    request: &Bound<'py, PyAny>,
+    namespace: &str,
+    profile: &str,
+    variant: Option<&Bound<'py, PyAny>>,
+    normalize: Option<&str>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let prefix = keyer::Prefix::new(namespace, profile, variant)?;
+    let document = keyer::canonical(request, &prefix, keyer::nfc(normalize)?)?;
+    Ok(PyBytes::new(py, &document))
+}
+
 /// The module.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(fingerprint, module)?)?;
+    module.add_function(wrap_pyfunction!(canonical, module)?)?;
     module.add_class::<engine::Engine>()?;
     hot::init(&module.py().get_type::<engine::Engine>())?;
     module.add_class::<clock::Clock>()?;

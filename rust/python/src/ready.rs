@@ -4,6 +4,12 @@
 //! (PEP 492, C API since 3.10) hands the value over. It has the methods of a coroutine, so that
 //! `asyncio.create_task`, `gather` and task groups take it like the coroutine that a miss returns.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a size of 24 bytes and flags of 32 bits, in the types the C API wants"
+)]
+
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
@@ -27,7 +33,9 @@ static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 /// `MemoryError`.
 #[inline]
 pub(crate) fn ready<'py>(py: Python<'py>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let kind = TYPE.get(py).ok_or_else(|| PyRuntimeError::new_err("the module is not initialised"))?;
+    let kind = TYPE
+        .get(py)
+        .ok_or_else(|| PyRuntimeError::new_err("the module is not initialised"))?;
     // SAFETY: the type was made by `init` with the size of `Ready`; a new object has a reference to its type
     // and room for the value, which it takes over.
     unsafe {
@@ -89,12 +97,18 @@ unsafe extern "C" fn iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObject 
     ptr::null_mut()
 }
 
-unsafe extern "C" fn send(object: *mut ffi::PyObject, _value: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn send(
+    object: *mut ffi::PyObject,
+    _value: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     unsafe { iternext(object) }
 }
 
 /// `throw(type)`, `throw(instance)`: raises it, as a coroutine that has not started does.
-unsafe extern "C" fn throw(_object: *mut ffi::PyObject, arguments: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn throw(
+    _object: *mut ffi::PyObject,
+    arguments: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     unsafe {
         let count = ffi::PyTuple_Size(arguments);
         if count < 1 {
@@ -102,11 +116,22 @@ unsafe extern "C" fn throw(_object: *mut ffi::PyObject, arguments: *mut ffi::PyO
             return ptr::null_mut();
         }
         let first = ffi::PyTuple_GetItem(arguments, 0);
-        let second = if count > 1 { ffi::PyTuple_GetItem(arguments, 1) } else { ptr::null_mut() };
+        let second = if count > 1 {
+            ffi::PyTuple_GetItem(arguments, 1)
+        } else {
+            ptr::null_mut()
+        };
         if ffi::PyExceptionInstance_Check(first) != 0 {
             ffi::PyErr_SetObject(ffi::Py_TYPE(first).cast(), first);
         } else if ffi::PyExceptionClass_Check(first) != 0 {
-            ffi::PyErr_SetObject(first, if second.is_null() { ffi::Py_None() } else { second });
+            ffi::PyErr_SetObject(
+                first,
+                if second.is_null() {
+                    ffi::Py_None()
+                } else {
+                    second
+                },
+            );
         } else {
             ffi::PyErr_SetString(ffi::PyExc_TypeError, c"throw expects an exception".as_ptr());
         }
@@ -114,7 +139,10 @@ unsafe extern "C" fn throw(_object: *mut ffi::PyObject, arguments: *mut ffi::PyO
     ptr::null_mut()
 }
 
-unsafe extern "C" fn close(_object: *mut ffi::PyObject, _nothing: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn close(
+    _object: *mut ffi::PyObject,
+    _nothing: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     unsafe {
         ffi::Py_INCREF(ffi::Py_None());
         ffi::Py_None()
@@ -140,15 +168,19 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
         slot(ffi::Py_am_await, itself as *mut c_void),
         slot(ffi::Py_am_send, am_send as *mut c_void),
         slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
-        slot(ffi::Py_tp_doc, c"A finished awaitable: a hit.".as_ptr().cast_mut().cast()),
+        slot(
+            ffi::Py_tp_doc,
+            c"A finished awaitable: a hit.".as_ptr().cast_mut().cast(),
+        ),
         slot(0, ptr::null_mut()),
     ];
     let mut spec = ffi::PyType_Spec {
         name: c"llmcache_fast._core.Ready".as_ptr(),
         basicsize: size_of::<Ready>() as c_int,
         itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_IMMUTABLETYPE)
-            as u32,
+        flags: (ffi::Py_TPFLAGS_DEFAULT
+            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION
+            | ffi::Py_TPFLAGS_IMMUTABLETYPE) as u32,
         slots: slots.as_mut_ptr(),
     };
     // SAFETY: spec and slots are read before the call returns; the method table lives for ever.
@@ -161,10 +193,16 @@ pub(crate) fn init(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-fn method(name: &'static std::ffi::CStr, function: ffi::PyCFunction, flags: c_int) -> ffi::PyMethodDef {
+fn method(
+    name: &'static std::ffi::CStr,
+    function: ffi::PyCFunction,
+    flags: c_int,
+) -> ffi::PyMethodDef {
     ffi::PyMethodDef {
         ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
+        ml_meth: ffi::PyMethodDefPointer {
+            PyCFunction: function,
+        },
         ml_flags: flags,
         ml_doc: ptr::null(),
     }

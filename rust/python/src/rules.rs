@@ -1,5 +1,11 @@
 //! A profile's rules over the top-level fields of a request.
 
+#![expect(
+    clippy::float_cmp,
+    clippy::cast_precision_loss,
+    reason = "defaults are exact small numbers"
+)]
+
 use std::ffi::c_int;
 
 use llmcache_core::profile::{Constant, Profile, Rule};

@@ -35,10 +35,11 @@ pub(crate) struct Shape {
     /// the head of the mapping.
     encoded: [u8; MAX_ENCODED],
     /// Keeps the keys alive.
-    _held: Vec<Py<PyAny>>,
+    #[expect(dead_code, reason = "held, not read")]
+    held: Vec<Py<PyAny>>,
 }
 
-// SAFETY: the pointers are compared, never followed; `_held` owns what they point to.
+// SAFETY: the pointers are compared, never followed; `held` owns what they point to.
 unsafe impl Send for Shape {}
 
 impl Shape {
@@ -87,13 +88,13 @@ impl Shape {
             keys: [ptr::null_mut(); MAX_KEYS],
             places,
             encoded: [0; MAX_ENCODED],
-            _held: Vec::new(),
+            held: Vec::new(),
         };
         shape.encoded[..writer.len()].copy_from_slice(writer.as_bytes());
         for (known, key) in shape.keys.iter_mut().zip(&keys) {
             *known = key.0.as_ptr();
         }
-        shape._held = keys.into_iter().map(|key| key.0).collect();
+        shape.held = keys.into_iter().map(|key| key.0).collect();
         Some(shape)
     }
 
@@ -141,8 +142,17 @@ impl Shapes {
     pub(crate) fn get(&self, hash: u64, keys: &[*mut ffi::PyObject]) -> Option<&Shape> {
         // Two places: programs have few shapes, but two of them must not chase each other out.
         let place = place(hash);
-        let first = self.shapes.get(place)?.as_deref().filter(|shape| shape.is(keys));
-        first.or_else(|| self.shapes.get(place ^ 1)?.as_deref().filter(|shape| shape.is(keys)))
+        let first = self
+            .shapes
+            .get(place)?
+            .as_deref()
+            .filter(|shape| shape.is(keys));
+        first.or_else(|| {
+            self.shapes
+                .get(place ^ 1)?
+                .as_deref()
+                .filter(|shape| shape.is(keys))
+        })
     }
 
     /// Counts a sequence of keys that is not known; whether it is time to keep it.
@@ -150,7 +160,7 @@ impl Shapes {
         if self.met.is_empty() {
             self.met.resize(SHAPES, (0, 0));
         }
-        let tag = hash as u32;
+        let tag = (hash >> 8 & 0xffff_ffff) as u32;
         let (last, times) = &mut self.met[place(hash)];
         // As in Misra and Gries' frequent items: two sequences at one place do not keep each other out.
         if *last == tag || *times == 0 {
@@ -170,7 +180,11 @@ impl Shapes {
         if let Some(met) = self.met.get_mut(place) {
             *met = (0, 0);
         }
-        let place = if self.shapes[place].is_some() && self.shapes[place ^ 1].is_none() { place ^ 1 } else { place };
+        let place = if self.shapes[place].is_some() && self.shapes[place ^ 1].is_none() {
+            place ^ 1
+        } else {
+            place
+        };
         self.shapes[place].replace(Box::new(shape))
     }
 }

@@ -55,12 +55,18 @@ pub(crate) struct Encoded {
 impl Encoded {
     #[new]
     fn new(payload: Py<PyBytes>, content: Py<PyAny>, kind: Py<PyAny>) -> Self {
-        Self { payload, content, kind }
+        Self {
+            payload,
+            content,
+            kind,
+        }
     }
 
     fn __sizeof__(&self, py: Python<'_>) -> usize {
         // The two names are shared by all entries.
-        size_of::<Self>() + 2 * size_of::<usize>() + object_bytes(self.payload.bind(py).as_any()).unwrap_or(0)
+        size_of::<Self>()
+            + 2 * size_of::<usize>()
+            + object_bytes(self.payload.bind(py).as_any()).unwrap_or(0)
     }
 }
 
@@ -69,7 +75,9 @@ pub(crate) fn object_bytes(object: &Bound<'_, PyAny>) -> PyResult<usize> {
     let bytes = if let Ok(bytes) = object.cast::<PyBytes>() {
         bytes.as_bytes().len() + 33
     } else {
-        object.call_method0(pyo3::intern!(object.py(), "__sizeof__"))?.extract()?
+        object
+            .call_method0(pyo3::intern!(object.py(), "__sizeof__"))?
+            .extract()?
     };
     Ok(bytes.next_multiple_of(16))
 }

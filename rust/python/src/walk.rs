@@ -299,7 +299,12 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             }
         }
         // SAFETY: the first `count` were written.
-        let (keys, values) = unsafe { (keys[..count].assume_init_ref(), values[..count].assume_init_ref()) };
+        let (keys, values) = unsafe {
+            (
+                keys[..count].assume_init_ref(),
+                values[..count].assume_init_ref(),
+            )
+        };
         let hash = shape::hash(keys);
         let Some(shape) = memo.shapes.get(hash, keys) else {
             self.scratch.unknown.push((hash, object));
@@ -311,15 +316,13 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         if count == 0 {
             self.scratch.writer.mapping(0, false);
         }
-        let mut place = 0;
-        for (index, before) in shape.places() {
+        for (place, (index, before)) in shape.places().enumerate() {
             self.scratch.writer.raw(before);
             // SAFETY: the value is borrowed from the dict.
             if let Err(fail) = unsafe { self.value(values[index], None, depth + 1) } {
                 // The head of the mapping and of the key are before its text.
                 return Err(fail.under(segment(&before[if place == 0 { 3 } else { 1 }..])));
             }
-            place += 1;
         }
         Ok(())
     }
@@ -345,7 +348,7 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             }
         };
         if !ordered && keys.len() > FEW {
-            keys.sort_unstable_by(|a, b| a.compare(b));
+            keys.sort_unstable_by(super::keys::KeyRef::compare);
         }
         // Exact strings as they are differ, because they are the keys of one dict.
         if (self.nfc || !exact) && any_twice(&keys, ordered) {
@@ -358,13 +361,12 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
             let text = key.text();
             self.scratch.writer.key(text);
             let below = match below {
-                None => None,
                 Some(Order::Keep) => below,
                 Some(Order::Keys(keys)) => keys
                     .iter()
                     .find(|(name, _)| name.as_bytes() == text)
                     .map(|(_, order)| order),
-                Some(Order::Each(_)) => None,
+                None | Some(Order::Each(_)) => None,
             };
             // SAFETY: the value is borrowed from the dict, or held.
             if let Err(fail) = unsafe { self.value(key.value, below, depth + 1) } {

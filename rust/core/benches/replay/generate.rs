@@ -42,7 +42,14 @@ impl Zipf {
     #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
     fn new(n: usize, alpha: f64) -> Self {
         let mut sum = 0.0;
-        Self((1..=n).map(|rank| { sum += (rank as f64).powf(-alpha); sum }).collect())
+        Self(
+            (1..=n)
+                .map(|rank| {
+                    sum += (rank as f64).powf(-alpha);
+                    sum
+                })
+                .collect(),
+        )
     }
 
     fn draw(&self, random: &mut Random) -> u64 {
@@ -52,7 +59,11 @@ impl Zipf {
 }
 
 /// Size and cost of one response.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and small")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive and small"
+)]
 fn price(input: f64, output: f64, id: u64, mixed: bool) -> (u64, u64) {
     let tier = match Random(id ^ 0x5bd1).below(10) {
         _ if !mixed => 1.0,
@@ -61,12 +72,20 @@ fn price(input: f64, output: f64, id: u64, mixed: bool) -> (u64, u64) {
         _ => 5.0,
     };
     let size = 4.0 * output.clamp(1.0, 32_000.0).round() + 200.0;
-    (size as u64, ((3.0 * input + 15.0 * output) * tier).max(1.0) as u64)
+    (
+        size as u64,
+        ((3.0 * input + 15.0 * output) * tier).max(1.0) as u64,
+    )
 }
 
 fn ordinary(id: u64, mixed: bool) -> (u64, u64, u64) {
     let mut random = Random(id.wrapping_mul(0x2545_F491_4F6C_DD1D));
-    let (size, cost) = price(random.log_normal(1000.0, 1.2), random.log_normal(130.0, 1.0), id, mixed);
+    let (size, cost) = price(
+        random.log_normal(1000.0, 1.2),
+        random.log_normal(130.0, 1.0),
+        id,
+        mixed,
+    );
     (id, size, cost)
 }
 
@@ -86,9 +105,19 @@ fn api(mixed: bool) -> Trace {
 
 /// Agents: interleaved sessions that repeat their own recent steps, with inputs that grow, and then
 /// fall silent for ever.
-#[expect(clippy::cast_precision_loss, reason = "steps are few")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers"
+)]
 fn agents(mixed: bool) -> Trace {
-    struct Session { id: u64, steps: u64, left: u64, log: Vec<u64> }
+    struct Session {
+        id: u64,
+        steps: u64,
+        left: u64,
+        log: Vec<u64>,
+    }
     let mut random = Random(2);
     let mut started = 0;
     let mut sessions: Vec<Session> = Vec::new();
@@ -97,7 +126,12 @@ fn agents(mixed: bool) -> Trace {
         if sessions.len() < 8 {
             started += 1;
             let left = 10 + random.below(120);
-            sessions.push(Session { id: started, steps: 0, left, log: Vec::new() });
+            sessions.push(Session {
+                id: started,
+                steps: 0,
+                left,
+                log: Vec::new(),
+            });
         }
         let at = random.below(sessions.len() as u64) as usize;
         let session = &mut sessions[at];
@@ -114,7 +148,12 @@ fn agents(mixed: bool) -> Trace {
         let id = session.id << 20 | step;
         let mut own = Random(id);
         let (size, _) = price(0.0, own.log_normal(200.0, 1.0), id, mixed);
-        let (_, cost) = price(1500.0 + 600.0 * step as f64, (size - 200) as f64 / 4.0, session.id, mixed);
+        let (_, cost) = price(
+            1500.0 + 600.0 * step as f64,
+            (size - 200) as f64 / 4.0,
+            session.id,
+            mixed,
+        );
         rows.push((id, size, cost));
         if session.left == 0 {
             sessions.swap_remove(at);
@@ -131,7 +170,12 @@ fn scans(mixed: bool) -> Trace {
     let mut once = 10_000_000;
     while (rows.len() as u64) < REQUESTS {
         for _ in 0..15_000 {
-            let id = if random.unit() < 0.5 { once += 1; once } else { zipf.draw(&mut random) };
+            let id = if random.unit() < 0.5 {
+                once += 1;
+                once
+            } else {
+                zipf.draw(&mut random)
+            };
             rows.push(ordinary(id, mixed));
         }
         let set = 1_000_000 + random.below(3) * 10_000;
@@ -157,7 +201,14 @@ fn correlated(mixed: bool) -> Trace {
 }
 
 fn named(name: &str, mixed: bool) -> String {
-    format!("{name} ({})", if mixed { "mixed prices" } else { "single price" })
+    format!(
+        "{name} ({})",
+        if mixed {
+            "mixed prices"
+        } else {
+            "single price"
+        }
+    )
 }
 
 /// The workloads of one price regime.

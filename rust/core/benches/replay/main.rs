@@ -24,7 +24,10 @@ const MODELLED: u64 = 200;
 /// bookkeeping negligible: the idealised model of most papers.
 fn replay<P: Policy>(trace: &Trace, capacity: u64, scale: u64) -> u64 {
     let modelled = if scale == 1 { MODELLED } else { 0 };
-    let l1 = L1::<NonZeroU64, (), P>::new(Config { capacity: capacity * scale, shards: Some(1) });
+    let l1 = L1::<NonZeroU64, (), P>::new(Config {
+        capacity: capacity * scale,
+        shards: Some(1),
+    });
     let mut saved = 0;
     for (now, request) in (0_i64..).zip(&trace.requests) {
         let item = &trace.items[request.item as usize];
@@ -65,21 +68,45 @@ const POLICIES: [(&str, Runner); 6] = [
     ("ours", replay::<Ours>),
 ];
 
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "shares"
+)]
 fn main() {
-    let scale = if std::env::args().any(|arg| arg == "--ideal") { 256 } else { 1 };
-    let files: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let scale = if std::env::args().any(|arg| arg == "--ideal") {
+        256
+    } else {
+        1
+    };
+    let files: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .collect();
     let traces: Vec<Trace> = if files.is_empty() {
-        [generate::all(true), generate::all(false)].into_iter().flatten().collect()
+        [generate::all(true), generate::all(false)]
+            .into_iter()
+            .flatten()
+            .collect()
     } else {
         files.iter().map(|file| Trace::read(file)).collect()
     };
     let mut sums = [[0.0; SIZES.len()]; POLICIES.len()];
     for trace in &traces {
-        println!("\n{}: {} requests, {} keys, {} unique bytes", trace.name, trace.requests.len(), trace.items.len(), trace.unique_bytes);
+        println!(
+            "\n{}: {} requests, {} keys, {} unique bytes",
+            trace.name,
+            trace.requests.len(),
+            trace.items.len(),
+            trace.unique_bytes
+        );
         let caps = SIZES.map(|share| (trace.unique_bytes as f64 * share) as u64);
         let best = caps.map(|capacity| optimum::saved(trace, capacity));
-        println!("  optimum saves {:?} of the cost", best.map(|b| (b as f64 / trace.total_cost() as f64 * 1000.0).round() / 1000.0));
+        println!(
+            "  optimum saves {:?} of the cost",
+            best.map(|b| (b as f64 / trace.total_cost() as f64 * 1000.0).round() / 1000.0)
+        );
         for (row, (name, run)) in POLICIES.iter().enumerate() {
             print!("  {name:10}");
             for (column, &capacity) in caps.iter().enumerate() {
@@ -92,6 +119,10 @@ fn main() {
     }
     println!("\nmean");
     for ((name, _), sum) in POLICIES.iter().zip(sums) {
-        println!("  {name:10} {}", sum.map(|s| format!("{:.4}", s / traces.len() as f64)).join(" "));
+        println!(
+            "  {name:10} {}",
+            sum.map(|s| format!("{:.4}", s / traces.len() as f64))
+                .join(" ")
+        );
     }
 }

@@ -44,7 +44,11 @@ struct Occupancy {
 impl Occupancy {
     fn new(len: usize) -> Self {
         let leaves = len.next_power_of_two();
-        Self { leaves, most: vec![0; leaves * 2], added: vec![0; leaves * 2] }
+        Self {
+            leaves,
+            most: vec![0; leaves * 2],
+            added: vec![0; leaves * 2],
+        }
     }
 
     fn most(&self, from: usize, to: usize) -> u64 {

@@ -29,32 +29,61 @@ impl Trace {
             let item = *seen.entry(id).or_insert(next);
             if item == next {
                 unique_bytes += size;
-                items.push(Item { key: *blake3::hash(&id.to_le_bytes()).as_bytes(), size, cost });
+                items.push(Item {
+                    key: *blake3::hash(&id.to_le_bytes()).as_bytes(),
+                    size,
+                    cost,
+                });
             }
             requests.push(Request { item });
         }
-        Self { name, items, requests, unique_bytes }
+        Self {
+            name,
+            items,
+            requests,
+            unique_bytes,
+        }
     }
 
     /// Reads `t,id,size_bytes,cost_microusd`, gzipped if the name ends in `.gz`; size and cost of
     /// an id are those of its first row.
     pub(crate) fn read(path: &str) -> Self {
         let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let reader: Box<dyn Read> =
-            if path.ends_with(".gz") { Box::new(flate2::read::GzDecoder::new(file)) } else { Box::new(file) };
-        let rows = BufReader::new(reader).lines().enumerate().skip(1).map(|(at, line)| {
-            let line = line.unwrap_or_else(|error| panic!("{path}, line {}: {error}", at + 1));
-            let field = |n: usize| -> u64 {
-                let text = line.split(',').nth(n).unwrap_or_default();
-                text.trim().parse().unwrap_or_else(|_| panic!("{path}, line {}: field {n} is not a number", at + 1))
-            };
-            (field(1), field(2), field(3))
-        });
+        let reader: Box<dyn Read> = if std::path::Path::new(path)
+            .extension()
+            .is_some_and(|end| end == "gz")
+        {
+            Box::new(flate2::read::GzDecoder::new(file))
+        } else {
+            Box::new(file)
+        };
+        let rows = BufReader::new(reader)
+            .lines()
+            .enumerate()
+            .skip(1)
+            .map(|(at, line)| {
+                let line = line.unwrap_or_else(|error| panic!("{path}, line {}: {error}", at + 1));
+                let field = |n: usize| -> u64 {
+                    let text = line.split(',').nth(n).unwrap_or_default();
+                    text.trim().parse().unwrap_or_else(|_| {
+                        panic!("{path}, line {}: field {n} is not a number", at + 1)
+                    })
+                };
+                (field(1), field(2), field(3))
+            });
         let name = path.rsplit('/').next().unwrap_or(path);
-        Self::build(name.trim_end_matches(".gz").trim_end_matches(".csv").to_owned(), rows)
+        Self::build(
+            name.trim_end_matches(".gz")
+                .trim_end_matches(".csv")
+                .to_owned(),
+            rows,
+        )
     }
 
     pub(crate) fn total_cost(&self) -> u64 {
-        self.requests.iter().map(|request| self.items[request.item as usize].cost).sum()
+        self.requests
+            .iter()
+            .map(|request| self.items[request.item as usize].cost)
+            .sum()
     }
 }

@@ -33,7 +33,11 @@ impl Expiry {
 
     /// Next slot whose entry is past its deadline at `now`. `deadline_of` gives the deadline of
     /// the entry now living in a slot, `None` if it is empty.
-    pub(super) fn due(&mut self, now: i64, deadline_of: impl Fn(u32) -> Option<i64>) -> Option<u32> {
+    pub(super) fn due(
+        &mut self,
+        now: i64,
+        deadline_of: impl Fn(u32) -> Option<i64>,
+    ) -> Option<u32> {
         let base = self.base?;
         while let Some((tick, slot)) = self.heap.peek() {
             let at = base.saturating_add(i64::from(tick) << TICK_SHIFT);

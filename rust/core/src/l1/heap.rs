@@ -1,6 +1,6 @@
 //! A 4-ary min-heap of `(u32 key, u32 slot)` packed into one `u64`, with lazy deletion.
 //!
-//! Used twice: by expiry (key = time) and by the GreedyDual policies (key = bits of a positive
+//! Used twice: by expiry (key = time) and by the `GreedyDual` policies (key = bits of a positive
 //! `f32`, which order as integers). Four children lie in 32 bytes, mostly one cache line, and
 //! nothing in the entries points back into the heap: a sift moves eight bytes and touches no
 //! entry. The price is that removed entries leave dead items behind; the owner recognises them
@@ -21,7 +21,10 @@ fn pack(key: u32, slot: u32) -> u64 {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the two halves of a packed item")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the two halves of a packed item"
+)]
 fn unpack(item: u64) -> (u32, u32) {
     ((item >> 32) as u32, item as u32)
 }
@@ -125,7 +128,8 @@ impl Heap {
             let Some(children) = items.get(child..items.len().min(child + 4)) else {
                 break;
             };
-            let Some((offset, &least)) = children.iter().enumerate().min_by_key(|(_, item)| **item) else {
+            let Some((offset, &least)) = children.iter().enumerate().min_by_key(|(_, item)| **item)
+            else {
                 break;
             };
             if least >= item {

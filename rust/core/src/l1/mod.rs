@@ -58,7 +58,10 @@ impl Config {
     /// `capacity` bytes and the default number of shards.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        Self { capacity, shards: None }
+        Self {
+            capacity,
+            shards: None,
+        }
     }
 }
 
@@ -84,7 +87,10 @@ pub struct L1<V, F, P: Policy = Ours> {
 impl<V, F, P: Policy> std::fmt::Debug for L1<V, F, P> {
     /// Configuration only: values may be secret, and formatting takes no lock.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("L1").field("config", &self.config).field("shards", &self.shards.len()).finish_non_exhaustive()
+        f.debug_struct("L1")
+            .field("config", &self.config)
+            .field("shards", &self.shards.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,7 +101,9 @@ impl<V, F, P: Policy> L1<V, F, P> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
         let automatic = (config.capacity / BYTES_PER_SHARD).clamp(1, cores * SHARDS_PER_CORE);
         let count = config.shards.map_or(automatic, u64::from).max(1);
-        let shards = (0..count).map(|_| Padded(Lock::new(Shard::new(config.capacity / count)))).collect();
+        let shards = (0..count)
+            .map(|_| Padded(Lock::new(Shard::new(config.capacity / count))))
+            .collect();
         Self { shards, config }
     }
 
@@ -109,7 +117,6 @@ impl<V, F, P: Policy> L1<V, F, P> {
     fn shard(&self, key: &[u8; 32]) -> &Lock<Shard<V, F, P>> {
         // Other bytes than those that choose the index cell.
         let bits = u32::from_le_bytes([key[4], key[5], key[6], key[7]]);
-        #[expect(clippy::cast_possible_truncation, reason = "below the number of shards")]
         let at = ((u64::from(bits) * self.shards.len() as u64) >> 32) as usize;
         &self.shards[at].0
     }
@@ -136,8 +143,14 @@ impl<V, F, P: Policy> L1<V, F, P> {
             shard = self.shard(key).lock();
         }
         let lookup = match found {
-            Found::Fresh(slot) => shard.value(slot).cloned().map_or(Lookup::Miss, Lookup::Fresh),
-            Found::Stale(slot) => shard.value(slot).cloned().map_or(Lookup::Miss, Lookup::Stale),
+            Found::Fresh(slot) => shard
+                .value(slot)
+                .cloned()
+                .map_or(Lookup::Miss, Lookup::Fresh),
+            Found::Stale(slot) => shard
+                .value(slot)
+                .cloned()
+                .map_or(Lookup::Miss, Lookup::Stale),
             Found::Nothing => Lookup::Miss,
         };
         drop(shard);
@@ -222,7 +235,10 @@ impl<V, F, P: Policy> L1<V, F, P> {
 
     /// Exact counters of each shard.
     pub fn stats(&self) -> Vec<ShardStats> {
-        self.shards.iter().map(|shard| shard.0.lock().stats()).collect()
+        self.shards
+            .iter()
+            .map(|shard| shard.0.lock().stats())
+            .collect()
     }
 
     /// Entries held, expired ones not yet reclaimed included.

@@ -58,17 +58,27 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     }
 
     pub(super) fn stats(&self) -> ShardStats {
-        ShardStats { len: self.len() as u64, bytes: self.bytes(), capacity: self.capacity, ..self.stats }
+        ShardStats {
+            len: self.len() as u64,
+            bytes: self.bytes(),
+            capacity: self.capacity,
+            ..self.stats
+        }
     }
 
     #[inline]
     fn find(&self, key: &[u8; 32]) -> Option<(usize, u32)> {
-        self.index.find(tag(key), |slot| self.slots.hot(slot).key == *key)
+        self.index
+            .find(tag(key), |slot| self.slots.hot(slot).key == *key)
     }
 
     fn view(&self, slot: u32) -> EntryView<'_, F> {
         let hot = self.slots.hot(slot);
-        EntryView { fresh_until: hot.fresh_until, hits: hot.touch.hits(), fields: self.slots.cold(slot).fields() }
+        EntryView {
+            fresh_until: hot.fresh_until,
+            hits: hot.touch.hits(),
+            fields: self.slots.cold(slot).fields(),
+        }
     }
 
     /// Finds an entry to serve, counts, and takes out what is gone or invalid.
@@ -93,7 +103,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         if hot.checked < latest {
             if !valid(&self.view(slot)) {
                 self.stats.misses += 1;
-                    return (Found::Nothing, self.part(cell, slot, Why::Invalid));
+                return (Found::Nothing, self.part(cell, slot, Why::Invalid));
             }
             self.slots.hot_mut(slot).checked = latest;
         }
@@ -128,7 +138,11 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         self.slots.hot(slot).value.as_ref()
     }
 
-    pub(super) fn read<R>(&self, slot: u32, read: impl FnOnce(&V, &EntryView<'_, F>) -> R) -> Option<R> {
+    pub(super) fn read<R>(
+        &self,
+        slot: u32,
+        read: impl FnOnce(&V, &EntryView<'_, F>) -> R,
+    ) -> Option<R> {
         Some(read(self.value(slot)?, &self.view(slot)))
     }
 
@@ -141,13 +155,18 @@ impl<V, F, P: Policy> Shard<V, F, P> {
             if alive && cold.epoch == entry.epoch && cold.snap > entry.snap {
                 self.stats.older += 1;
                 dropped.push((entry.value, entry.facts));
-                return Inserted { outcome: Outcome::Older, dropped };
+                return Inserted {
+                    outcome: Outcome::Older,
+                    dropped,
+                };
             }
             // Out and in again, so that its bytes are free while room is made for its successor.
             dropped.extend(self.take(cell, slot, false));
             outcome = Outcome::Replaced;
         }
-        let size = entry.payload_bytes.saturating_add(u64::from(entry.facts_bytes));
+        let size = entry
+            .payload_bytes
+            .saturating_add(u64::from(entry.facts_bytes));
         let mut candidate = Candidate {
             hash: hash(&entry.key),
             charge: size.saturating_add(super::ENTRY_BYTES),
@@ -167,7 +186,10 @@ impl<V, F, P: Policy> Shard<V, F, P> {
                 Some(false) => {
                     self.stats.not_admitted += 1;
                     dropped.push((entry.value, entry.facts));
-                    return Inserted { outcome: Outcome::NotAdmitted, dropped };
+                    return Inserted {
+                        outcome: Outcome::NotAdmitted,
+                        dropped,
+                    };
                 }
                 None => {
                     // Empty and still no room: structures grown for many small entries.
@@ -203,7 +225,8 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         self.index.add(tag, slot);
         self.held += size;
         self.expiry.add(slot, stale_until, now);
-        self.policy.stored(&mut self.slots, slot, outcome == Outcome::Replaced);
+        self.policy
+            .stored(&mut self.slots, slot, outcome == Outcome::Replaced);
         match outcome {
             Outcome::Replaced => self.stats.replaced += 1,
             _ => self.stats.inserts += 1,
@@ -221,7 +244,10 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     fn too_large(&mut self, entry: NewEntry<V, F>, mut dropped: Dropped<V, F>) -> Inserted<V, F> {
         self.stats.too_large += 1;
         dropped.push((entry.value, entry.facts));
-        Inserted { outcome: Outcome::TooLarge, dropped }
+        Inserted {
+            outcome: Outcome::TooLarge,
+            dropped,
+        }
     }
 
     fn growth(&self) -> u64 {
@@ -229,7 +255,12 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     }
 
     /// Takes one entry out, expired ones first. `Some(false)`: the candidate is refused; `None`: nothing is held.
-    fn make_room(&mut self, now: i64, mut candidate: Option<&mut Candidate>, dropped: &mut Dropped<V, F>) -> Option<bool> {
+    fn make_room(
+        &mut self,
+        now: i64,
+        mut candidate: Option<&mut Candidate>,
+        dropped: &mut Dropped<V, F>,
+    ) -> Option<bool> {
         if let Some(parted) = self.expire_one(now) {
             dropped.push(parted);
             return Some(true);
@@ -297,7 +328,12 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     }
 
     /// Calls `each` for the entries in up to `count` slots from `from`; the next slot, `None` at the end.
-    pub(super) fn scan(&self, from: u32, count: u32, each: &mut impl FnMut(&[u8; 32], &EntryView<'_, F>)) -> Option<u32> {
+    pub(super) fn scan(
+        &self,
+        from: u32,
+        count: u32,
+        each: &mut impl FnMut(&[u8; 32], &EntryView<'_, F>),
+    ) -> Option<u32> {
         let end = u32::try_from(self.slots.count()).unwrap_or(u32::MAX);
         let stop = from.saturating_add(count).min(end);
         for slot in from..stop {

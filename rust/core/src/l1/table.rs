@@ -48,7 +48,10 @@ impl Index {
 
     /// Cell and slot of the first candidate for which `is_it` holds.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of a packed cell")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the halves of a packed cell"
+    )]
     pub(super) fn find(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Option<(usize, u32)> {
         let cells = &self.cells[..];
         if cells.is_empty() {
@@ -123,9 +126,7 @@ impl Index {
 /// Multiply-shift instead of a mask, so that any size will do and growth need not double.
 #[inline]
 fn home(tag: u32, size: usize) -> usize {
-    #[expect(clippy::cast_possible_truncation, reason = "below `size`")]
-    let at = ((u64::from(tag) * size as u64) >> 32) as usize;
-    at
+    ((u64::from(tag) * size as u64) >> 32) as usize
 }
 
 fn grown(size: usize) -> usize {
@@ -143,7 +144,12 @@ pub(super) struct Slots<V, F, N> {
 
 impl<V, F, N> Default for Slots<V, F, N> {
     fn default() -> Self {
-        Self { hot: Vec::new(), cold: Vec::new(), free: NIL, used: 0 }
+        Self {
+            hot: Vec::new(),
+            cold: Vec::new(),
+            free: NIL,
+            used: 0,
+        }
     }
 }
 
@@ -181,7 +187,12 @@ impl<V, F, N> Slots<V, F, N> {
         if self.free != NIL || self.count() < self.allocated() {
             return 0;
         }
-        self.step() as u64 * Self::SLOT + if self.hot.len() == self.hot.capacity() { (1 + self.hot.len() as u64 / 8) * Self::DIRECTORY } else { 0 }
+        self.step() as u64 * Self::SLOT
+            + if self.hot.len() == self.hot.capacity() {
+                (1 + self.hot.len() as u64 / 8) * Self::DIRECTORY
+            } else {
+                0
+            }
     }
 
     /// Slots to add at once: an eighth of what is there, within the page.
@@ -222,9 +233,11 @@ impl<V, F, N> Slots<V, F, N> {
 
     /// Slots and deadlines of all entries, from the cold pages alone.
     pub(super) fn deadlines(&self) -> impl Iterator<Item = (u32, i64)> {
-        (0..).zip(self.cold.iter().flatten()).filter_map(|(slot, cold)| {
-            (cold.stale_until != FREE).then_some((slot, cold.stale_until))
-        })
+        (0..)
+            .zip(self.cold.iter().flatten())
+            .filter_map(|(slot, cold)| {
+                (cold.stale_until != FREE).then_some((slot, cold.stale_until))
+            })
     }
 
     pub(super) fn take_slot(&mut self, hot: Hot<V>, cold: Cold<F, N>) -> u32 {
@@ -276,7 +289,8 @@ impl<V, F, N> Slots<V, F, N> {
     pub(super) fn into_values(self) -> impl Iterator<Item = (V, Option<Box<F>>)> {
         let hot = self.hot.into_iter().flatten();
         let cold = self.cold.into_iter().flatten();
-        hot.zip(cold).filter_map(|(hot, cold)| Some((hot.value?, cold.facts)))
+        hot.zip(cold)
+            .filter_map(|(hot, cold)| Some((hot.value?, cold.facts)))
     }
 }
 
@@ -284,7 +298,10 @@ impl<V, F, N> Nodes<N> for Slots<V, F, N> {
     #[inline]
     fn live(&self, slot: u32) -> bool {
         let (page, at) = split(slot);
-        self.hot.get(page).and_then(|page| page.get(at)).is_some_and(|hot| hot.value.is_some())
+        self.hot
+            .get(page)
+            .and_then(|page| page.get(at))
+            .is_some_and(|hot| hot.value.is_some())
     }
     #[inline]
     fn touch(&self, slot: u32) -> Touch {

@@ -12,6 +12,10 @@ use crate::l1::Touch;
 pub struct Gdsf(Greedy);
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the shape the queue asks for"
+)]
 fn gain(node: &GreedyNode, touch: Touch, _hash: u64) -> f32 {
     node.worth * (touch.hits() + 1) as f32
 }
@@ -38,7 +42,11 @@ impl Policy for Gdsf {
         self.0.forget(slots, slot);
     }
 
-    fn victim<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, _candidate: Option<&Candidate>) -> Option<Verdict> {
+    fn victim<S: Nodes<GreedyNode>>(
+        &mut self,
+        slots: &mut S,
+        _candidate: Option<&Candidate>,
+    ) -> Option<Verdict> {
         let (slot, priority) = self.0.least(slots, gain)?;
         self.0.sink(slots, slot, priority);
         Some(Verdict::Evict(slot))

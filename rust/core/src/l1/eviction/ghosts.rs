@@ -32,18 +32,25 @@ impl Ghosts {
 
     fn cell(&self, hash: u64) -> Option<(usize, usize)> {
         let (at, tag) = self.place(hash);
-        let way = self.sets.get(at)?.iter().position(|cell| cell & 15 != 0 && cell & !15 == tag)?;
+        let way = self
+            .sets
+            .get(at)?
+            .iter()
+            .position(|cell| cell & 15 != 0 && cell & !15 == tag)?;
         Some((at, way))
     }
 
     /// Uses remembered, 0 if none.
     pub(super) fn uses(&self, hash: u64) -> u32 {
-        self.cell(hash).map_or(0, |(set, way)| u32::from(self.sets[set][way] & 15))
+        self.cell(hash)
+            .map_or(0, |(set, way)| u32::from(self.sets[set][way] & 15))
     }
 
     /// Uses remembered; the key is forgotten.
     pub(super) fn take(&mut self, hash: u64) -> u32 {
-        self.cell(hash).map_or(0, |(set, way)| u32::from(std::mem::take(&mut self.sets[set][way]) & 15))
+        self.cell(hash).map_or(0, |(set, way)| {
+            u32::from(std::mem::take(&mut self.sets[set][way]) & 15)
+        })
     }
 
     /// Remembers a key not in the table; `held` is the number of entries, which sizes the table.
@@ -60,14 +67,16 @@ impl Ghosts {
         }
         let (at, tag) = self.place(hash);
         let set = &mut self.sets[at];
-        #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
         let new = tag | uses.clamp(1, 15) as u16;
-        if let Some(cell) = set.iter_mut().find(|cell| **cell & 15 == 0) {
+        if let Some(cell) = set.iter_mut().find(|cell| **cell % 16 == 0) {
             *cell = new;
             return;
         }
         loop {
-            self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            self.random = self
+                .random
+                .wrapping_mul(1_664_525)
+                .wrapping_add(1_013_904_223);
             let cell = &mut set[(self.random >> 27) as usize];
             if *cell & 15 == 1 {
                 *cell = new;

@@ -1,4 +1,4 @@
-//! The queue of the GreedyDual family: a heap of priorities with lazy promotion.
+//! The queue of the `GreedyDual` family: a heap of priorities with lazy promotion.
 //!
 //! Source: Young, "On-line file caching" (`GreedyDual`, SODA 1998); Cao and Irani, "Cost-aware WWW
 //! proxy caching algorithms" (USITS 1997). The priority of an entry is `L + worth x weight(hits)`
@@ -81,7 +81,9 @@ impl Greedy {
         slots.node_mut(slot).priority = 0;
         let live = slots.len();
         if self.heap.is_littered(live) {
-            self.heap.retain(live, |bits, slot| is_queued(slots, slot, bits).then_some(bits));
+            self.heap.retain(live, |bits, slot| {
+                is_queued(slots, slot, bits).then_some(bits)
+            });
         }
     }
 

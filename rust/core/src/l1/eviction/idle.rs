@@ -36,7 +36,13 @@ pub(super) struct Idle {
 
 impl Default for Idle {
     fn default() -> Self {
-        Self { hits: [0; BUCKETS], evictions: [0; BUCKETS], endings: 0, horizon: f32::INFINITY, patient: false }
+        Self {
+            hits: [0; BUCKETS],
+            evictions: [0; BUCKETS],
+            endings: 0,
+            horizon: f32::INFINITY,
+            patient: false,
+        }
     }
 }
 

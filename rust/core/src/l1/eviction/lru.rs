@@ -28,7 +28,11 @@ impl Policy for Lru {
         self.0.unlink(slots, slot);
     }
 
-    fn victim<S: Nodes<QueueNode>>(&mut self, _slots: &mut S, _candidate: Option<&Candidate>) -> Option<Verdict> {
+    fn victim<S: Nodes<QueueNode>>(
+        &mut self,
+        _slots: &mut S,
+        _candidate: Option<&Candidate>,
+    ) -> Option<Verdict> {
         self.0.oldest().map(Verdict::Evict)
     }
 

@@ -87,7 +87,11 @@ pub trait Policy: Sized + Send {
     fn leaving<S: Nodes<Self::Node>>(&mut self, slots: &mut S, slot: u32, evicted: bool);
     /// Chooses a victim; `None` if nothing is held. `candidate` is what the room is for; absent if it
     /// is stored already.
-    fn victim<S: Nodes<Self::Node>>(&mut self, slots: &mut S, candidate: Option<&Candidate>) -> Option<Verdict>;
+    fn victim<S: Nodes<Self::Node>>(
+        &mut self,
+        slots: &mut S,
+        candidate: Option<&Candidate>,
+    ) -> Option<Verdict>;
     /// Bytes allocated by the policy.
     fn bytes(&self) -> u64;
 }
@@ -95,5 +99,7 @@ pub trait Policy: Sized + Send {
 /// 64 bits of a key, other than those that choose shard and cell.
 #[must_use]
 pub fn hash(key: &[u8; 32]) -> u64 {
-    u64::from_le_bytes([key[8], key[9], key[10], key[11], key[12], key[13], key[14], key[15]])
+    u64::from_le_bytes([
+        key[8], key[9], key[10], key[11], key[12], key[13], key[14], key[15],
+    ])
 }

@@ -59,7 +59,11 @@ impl Scale<'_> {
 
     fn gain(&self, worth: f32, uses: u32, hash: u64) -> f32 {
         let full = self.full(worth, uses);
-        if is_exempt(hash) { full } else { full.min(self.horizon) }
+        if is_exempt(hash) {
+            full
+        } else {
+            full.min(self.horizon)
+        }
     }
 }
 
@@ -81,18 +85,29 @@ impl Ours {
     #[expect(clippy::cast_precision_loss, reason = "ratios of counts")]
     fn discount(&mut self) {
         let [first, second, third] = self.reached.map(|count| count as f32);
-        let (again, after) = ((second + 1.0) / (first + 2.0), (third + 1.0) / (second + 2.0));
+        let (again, after) = (
+            (second + 1.0) / (first + 2.0),
+            (third + 1.0) / (second + 2.0),
+        );
         self.weights[1] = (again / after).clamp(LEAST_DISCOUNT, 1.0);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn worth(&self, cost: u64, charge: u64) -> f32 {
-        let cost = if cost == 0 { self.average_cost } else { cost as f32 };
+        let cost = if cost == 0 {
+            self.average_cost
+        } else {
+            cost as f32
+        };
         (cost / charge.max(1) as f32).powf(WORTH_EXPONENT)
     }
 
     fn horizon(&self) -> f32 {
-        if self.idle.horizon.is_finite() { self.idle.horizon * self.queue.typical() } else { f32::INFINITY }
+        if self.idle.horizon.is_finite() {
+            self.idle.horizon * self.queue.typical()
+        } else {
+            f32::INFINITY
+        }
     }
 
     fn refuses(&mut self, candidate: &Candidate, touch: Touch, priority: f32, held: usize) -> bool {
@@ -100,7 +115,10 @@ impl Ours {
         let known = self.ghosts.uses(candidate.hash);
         if candidate.first {
             let worth = self.worth(candidate.cost, candidate.charge);
-            let scale = Scale { weights: &self.weights, horizon };
+            let scale = Scale {
+                weights: &self.weights,
+                horizon,
+            };
             self.asking = self.queue.level() + scale.full(worth, known + 1).min(horizon);
         } else if !self.idle.patient {
             return false;
@@ -155,15 +173,22 @@ impl Policy for Ours {
         let worth = self.worth(cost, slots.charge(slot));
         slots.touch_mut(slot).set_prior(prior);
         slots.node_mut(slot).worth = worth;
-        let scale = Scale { weights: &self.weights, horizon: self.horizon() };
+        let scale = Scale {
+            weights: &self.weights,
+            horizon: self.horizon(),
+        };
         let gain = scale.gain(worth, prior, hash);
         self.queue.queue(slots, slot, gain);
     }
 
     fn leaving<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, slot: u32, evicted: bool) {
         let (touch, hash) = (slots.touch(slot), slots.hash(slot));
-        let scale = Scale { weights: &self.weights, horizon: self.horizon() };
-        let cut = !is_exempt(hash) && scale.full(slots.node(slot).worth, uses(touch)) > scale.horizon;
+        let scale = Scale {
+            weights: &self.weights,
+            horizon: self.horizon(),
+        };
+        let cut =
+            !is_exempt(hash) && scale.full(slots.node(slot).worth, uses(touch)) > scale.horizon;
         if evicted && !cut {
             self.idle.evicted(self.queue.idle(touch), slots.len());
         }
@@ -171,9 +196,17 @@ impl Policy for Ours {
         self.queue.forget(slots, slot);
     }
 
-    fn victim<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, candidate: Option<&Candidate>) -> Option<Verdict> {
-        let scale = Scale { weights: &self.weights, horizon: self.horizon() };
-        let gain = |node: &GreedyNode, touch: Touch, hash: u64| scale.gain(node.worth, uses(touch), hash);
+    fn victim<S: Nodes<GreedyNode>>(
+        &mut self,
+        slots: &mut S,
+        candidate: Option<&Candidate>,
+    ) -> Option<Verdict> {
+        let scale = Scale {
+            weights: &self.weights,
+            horizon: self.horizon(),
+        };
+        let gain =
+            |node: &GreedyNode, touch: Touch, hash: u64| scale.gain(node.worth, uses(touch), hash);
         let (slot, priority) = self.queue.least(slots, gain)?;
         if let Some(candidate) = candidate
             && self.refuses(candidate, slots.touch(slot), priority, slots.len())

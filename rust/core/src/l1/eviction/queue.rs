@@ -17,7 +17,11 @@ pub struct QueueNode {
 
 impl Default for QueueNode {
     fn default() -> Self {
-        Self { newer: NIL, older: NIL, queue: 0 }
+        Self {
+            newer: NIL,
+            older: NIL,
+            queue: 0,
+        }
     }
 }
 
@@ -32,11 +36,20 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(name: u32) -> Self {
-        Self { head: NIL, tail: NIL, bytes: 0, name }
+        Self {
+            head: NIL,
+            tail: NIL,
+            bytes: 0,
+            name,
+        }
     }
 
     pub(super) fn push<S: Nodes<QueueNode>>(&mut self, slots: &mut S, slot: u32) {
-        *slots.node_mut(slot) = QueueNode { newer: NIL, older: self.head, queue: self.name };
+        *slots.node_mut(slot) = QueueNode {
+            newer: NIL,
+            older: self.head,
+            queue: self.name,
+        };
         if self.head == NIL {
             self.tail = slot;
         } else {

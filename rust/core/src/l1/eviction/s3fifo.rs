@@ -23,7 +23,12 @@ impl Policy for S3Fifo {
     type Node = QueueNode;
 
     fn new(_capacity: u64) -> Self {
-        Self { small: Queue::new(SMALL), main: Queue::new(1), ghosts: VecDeque::new(), remembered: HashSet::new() }
+        Self {
+            small: Queue::new(SMALL),
+            main: Queue::new(1),
+            ghosts: VecDeque::new(),
+            remembered: HashSet::new(),
+        }
     }
 
     fn hit<S: Nodes<QueueNode>>(&mut self, slots: &mut S, slot: u32) {
@@ -59,7 +64,11 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn victim<S: Nodes<QueueNode>>(&mut self, slots: &mut S, _candidate: Option<&Candidate>) -> Option<Verdict> {
+    fn victim<S: Nodes<QueueNode>>(
+        &mut self,
+        slots: &mut S,
+        _candidate: Option<&Candidate>,
+    ) -> Option<Verdict> {
         loop {
             let small = self.small.oldest();
             let from_small = self.main.oldest().is_none() || self.small.bytes * 9 > self.main.bytes;

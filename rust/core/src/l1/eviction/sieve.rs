@@ -16,7 +16,10 @@ impl Policy for Sieve {
     type Node = QueueNode;
 
     fn new(_capacity: u64) -> Self {
-        Self { queue: Queue::new(0), hand: NIL }
+        Self {
+            queue: Queue::new(0),
+            hand: NIL,
+        }
     }
 
     fn hit<S: Nodes<QueueNode>>(&mut self, slots: &mut S, slot: u32) {
@@ -37,12 +40,24 @@ impl Policy for Sieve {
         self.queue.unlink(slots, slot);
     }
 
-    fn victim<S: Nodes<QueueNode>>(&mut self, slots: &mut S, _candidate: Option<&Candidate>) -> Option<Verdict> {
-        let mut at = if self.hand == NIL { self.queue.oldest()? } else { self.hand };
+    fn victim<S: Nodes<QueueNode>>(
+        &mut self,
+        slots: &mut S,
+        _candidate: Option<&Candidate>,
+    ) -> Option<Verdict> {
+        let mut at = if self.hand == NIL {
+            self.queue.oldest()?
+        } else {
+            self.hand
+        };
         while slots.touch(at).mark != 0 {
             slots.touch_mut(at).mark = 0;
             let newer = slots.node(at).newer;
-            at = if newer == NIL { self.queue.oldest()? } else { newer };
+            at = if newer == NIL {
+                self.queue.oldest()?
+            } else {
+                newer
+            };
         }
         self.hand = at;
         Some(Verdict::Evict(at))

@@ -1,7 +1,7 @@
 //! A count-min sketch of four-bit counters that halves itself: how often keys were used lately.
 //!
-//! Source: Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy" (ACM
-//! ToS 2017). Four counters per key lie in one 64-byte line. The table doubles by copying itself
+//! Source: Einziger, Friedman, Manes, "`TinyLFU`: a highly efficient cache admission policy" (ACM
+//! `ToS` 2017). Four counters per key lie in one 64-byte line. The table doubles by copying itself
 //! (an estimate never falls because of growth), so that its size follows the number of entries.
 
 /// Counters (half bytes) per tracked key.
@@ -39,20 +39,31 @@ impl Sketch {
     fn counters(&self, hash: u64) -> Option<(usize, [(usize, u32); 4])> {
         let line = (hash as usize) & self.lines.len().checked_sub(1)?;
         let bits = (hash >> 32) as u32;
-        Some((line, std::array::from_fn(|row| {
-            let part = bits >> (row * 5);
-            (row * 2 + (part & 1) as usize, (part >> 1 & 15) * 4)
-        })))
+        Some((
+            line,
+            std::array::from_fn(|row| {
+                let part = bits >> (row * 5);
+                (row * 2 + (part & 1) as usize, (part >> 1 & 15) * 4)
+            }),
+        ))
     }
 
     pub(super) fn estimate(&self, hash: u64) -> u32 {
-        let Some((line, counters)) = self.counters(hash) else { return 0 };
-        counters.iter().map(|&(word, shift)| (self.lines[line][word] >> shift & 15) as u32).min().unwrap_or(0)
+        let Some((line, counters)) = self.counters(hash) else {
+            return 0;
+        };
+        counters
+            .iter()
+            .map(|&(word, shift)| (self.lines[line][word] >> shift & 15) as u32)
+            .min()
+            .unwrap_or(0)
     }
 
     /// Counts a use; conservative update: only the smallest counters grow.
     pub(super) fn add(&mut self, hash: u64) {
-        let Some((line, counters)) = self.counters(hash) else { return };
+        let Some((line, counters)) = self.counters(hash) else {
+            return;
+        };
         let least = self.estimate(hash);
         if least < 15 {
             for (word, shift) in counters {

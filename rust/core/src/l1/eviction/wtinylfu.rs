@@ -1,7 +1,7 @@
 //! Size-aware W-TinyLFU: a window LRU, a segmented LRU, and admission by a frequency sketch.
 //!
-//! Sources: Einziger, Friedman, Manes, "TinyLFU" (ACM ToS 2017); Einziger et al., "Lightweight
-//! robust size aware cache management" (ACM ToS 2022), from which comes the rule used here: a
+//! Sources: Einziger, Friedman, Manes, "`TinyLFU`" (ACM `ToS` 2017); Einziger et al., "Lightweight
+//! robust size aware cache management" (ACM `ToS` 2022), from which comes the rule used here: a
 //! candidate must be used more often than all the victims its bytes would displace, together.
 
 use super::queue::{NIL, Queue, QueueNode};
@@ -70,7 +70,9 @@ impl Policy for WTinyLfu {
         }
         self.protected.push(slots, slot);
         while self.protected.bytes > self.capacity / 5 * 4 {
-            let Some(oldest) = self.protected.oldest() else { break };
+            let Some(oldest) = self.protected.oldest() else {
+                break;
+            };
             self.protected.unlink(slots, oldest);
             self.probation.push(slots, oldest);
         }
@@ -87,9 +89,15 @@ impl Policy for WTinyLfu {
         self.queue_of(queue).unlink(slots, slot);
     }
 
-    fn victim<S: Nodes<QueueNode>>(&mut self, slots: &mut S, _candidate: Option<&Candidate>) -> Option<Verdict> {
+    fn victim<S: Nodes<QueueNode>>(
+        &mut self,
+        slots: &mut S,
+        _candidate: Option<&Candidate>,
+    ) -> Option<Verdict> {
         while self.window.bytes > self.capacity / 100 {
-            let Some(slot) = self.window.oldest() else { break };
+            let Some(slot) = self.window.oldest() else {
+                break;
+            };
             if !self.deserves(slots, slot) {
                 return Some(Verdict::Evict(slot));
             }
@@ -97,7 +105,11 @@ impl Policy for WTinyLfu {
             self.probation.push(slots, slot);
             // The one admitted is the newest of its queue: the victim below is another.
         }
-        let oldest = self.probation.oldest().or(self.protected.oldest()).or(self.window.oldest());
+        let oldest = self
+            .probation
+            .oldest()
+            .or(self.protected.oldest())
+            .or(self.window.oldest());
         oldest.map(Verdict::Evict)
     }
 
