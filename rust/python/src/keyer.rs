@@ -202,7 +202,7 @@ fn walk<const OWNED: bool>(
     // Both own texts that are hashed below.
     let (_held, _normalized) = (walk.held, walk.normalized);
     drop(table);
-    walked.map_err(super::fail::Fail::why)?;
+    walked.map_err(|fail| fail.why())?;
     hash_pending(py, scratch, memo);
     Ok(())
 }

@@ -35,7 +35,6 @@ pub(crate) struct Shape {
     /// the head of the mapping.
     encoded: [u8; MAX_ENCODED],
     /// Keeps the keys alive.
-    #[expect(dead_code, reason = "held, not read")]
     held: Vec<Py<PyAny>>,
 }
 
