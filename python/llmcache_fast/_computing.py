@@ -180,7 +180,21 @@ class Computing:
         if options.refresh:
             # What is running started too early for this caller; its own waiters still get it.
             self._flights.supersede_flight(key)
-        return self._flights.start(key, namespace, self.targets(key, namespace, options), options.tags, run)
+        flight = self._flights.start(key, namespace, self.targets(key, namespace, options), options.tags, run)
+        # Nothing old is there to be returned instead: who comes without options can only wait.
+        flight.plain = not options.refresh and self._engine._peek(key) is None
+        return flight
+
+    def plain_flight(self, key: bytes) -> Flight | None:
+        """The running flight that a call without options waits for in any case."""
+        flight = self._flights.get(key)
+        return flight if flight is not None and flight.plain else None
+
+    def joined(self, landing: Landing, kind: Any) -> Any:
+        """What one of those who waited gets."""
+        self._flights.joined()
+        self._told(landing, "stale" if landing.status == "stale" else "joined")
+        return landing.copy(kind)
 
     def targets(self, key: bytes, namespace: str, options: CallOptions) -> list[int]:
         """All targets by which an entry of this call can be invalidated."""

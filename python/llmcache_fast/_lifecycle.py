@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import AsyncExitStack
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ class Lifecycle(Engine):
 
     _exits: AsyncExitStack | None = None
     _loop: Any = None
+    _thread: int = 0
 
     async def _assemble(self, exits: AsyncExitStack) -> None:
         """Make the parts, each with its end in `exits`."""
@@ -33,6 +35,7 @@ class Lifecycle(Engine):
         async with AsyncExitStack() as exits:
             await self._assemble(exits)
             self._loop = anyio.lowlevel.current_token()
+            self._thread = get_ident()
             # First of all ends: nobody may come in while the parts end.
             exits.callback(self._set_open, open=False)
             self._exits = exits.pop_all()

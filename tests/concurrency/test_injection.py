@@ -243,12 +243,25 @@ def test_the_awaits_of_the_flight_are_found(anyio_backend: str) -> None:
 class SharedFuture(Flights):
     """Callers await the computation itself, as with a bare future: one caller's cancellation cancels it."""
 
+    def within(self) -> bool:
+        # No caller takes the way that does without `join`.
+        return True
+
     async def join(self, flight: Flight, timeout: float | None = None) -> Any:
         try:
             return await super().join(flight, timeout)
         except anyio.get_cancelled_exc_class():
             self.cancel(flight, FlightCancelled("the future was cancelled"))
             raise
+
+
+class EndsWithAnyone(Flights):
+    """Whoever leaves ends the flight, whether or not others wait: on either way to wait for it."""
+
+    def leave(self, flight: Flight) -> None:
+        super().leave(flight)
+        if not flight.landed:
+            self.cancel(flight, FlightCancelled("somebody left"))
 
 
 class LeaderComputes(Flights):
@@ -351,6 +364,8 @@ class NeverJoins(Flights):
     [
         (SharedFuture, TRICKLE, "caller 3", "I3"),
         (SharedFuture, BURST, "second", "I3"),
+        (EndsWithAnyone, TRICKLE, "caller 3", "I3"),
+        (EndsWithAnyone, BURST, "second", "I3"),
         (LeaderComputes, BURST, "leader", "I3"),
         (ForgetsTheOthers, ABANDONED, "second", "I3"),
         (LeaksOrphans, GAP, "leader", "orphans were never counted out"),

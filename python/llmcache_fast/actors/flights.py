@@ -49,6 +49,7 @@ class Flight:
         "number",
         "on_end",
         "orphan",
+        "plain",
         "scope",
         "superseded",
         "tags",
@@ -70,6 +71,7 @@ class Flight:
         self.waiters = 0
         self.landed = False
         self.orphan = False
+        self.plain = False
         self.superseded = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -80,12 +82,13 @@ class Flight:
         """The flights its computation waits for, each as often as it does."""
         self._done: anyio.Event | None = None
 
-    async def wait(self) -> None:
-        """Wait until it has landed. Cancelling a waiter touches nothing but the waiter."""
-        if not self.landed:
-            if self._done is None:
-                self._done = anyio.Event()
-            await self._done.wait()
+    def done(self) -> anyio.Event:
+        """Set when it lands. Cancelling a waiter touches nothing but the waiter."""
+        if self._done is None:
+            self._done = anyio.Event()
+            if self.landed:
+                self._done.set()
+        return self._done
 
     def land(self, value: Any = None, error: BaseException | None = None) -> bool:
         """Give the waiters their answer; whether this was the first."""
@@ -195,17 +198,17 @@ class Flights:
         """
         already = flight.landed
         if already:
-            return self._outcome(flight)
+            return self.outcome(flight)
         own = _current.get()
         if own is not None:
             _block(own, flight)
         self.adopt(flight)
         try:
             if timeout is None:
-                await flight.wait()
+                await flight.done().wait()
             else:
                 with anyio.move_on_after(timeout):
-                    await flight.wait()
+                    await flight.done().wait()
         finally:
             # Asked first: the last one to leave may end it, and got its own time-out nevertheless.
             in_time = flight.landed
@@ -216,7 +219,7 @@ class Flights:
             raise WaitTimeoutError(
                 f"no answer within the caller's timeout of {timeout} s; the computation goes on"
             )
-        return self._outcome(flight)
+        return self.outcome(flight)
 
     @contextmanager
     def waiting(self, flight: Flight) -> Iterator[None]:
@@ -251,6 +254,10 @@ class Flights:
             else:
                 flight.orphan = True
                 self._orphans += 1
+
+    def within(self) -> bool:
+        """Whether the caller belongs to a computation."""
+        return _current.get() is not None
 
     def joined(self) -> None:
         """Count a caller that joined a running flight."""
@@ -370,7 +377,8 @@ class Flights:
         if self._table.get(flight.key) is flight:
             del self._table[flight.key]
 
-    def _outcome(self, flight: Flight) -> Any:
+    def outcome(self, flight: Flight) -> Any:
+        """What a landed flight gives one waiter; its error is raised, an instance of the waiter's own."""
         if flight.error is not None:
             raise own_exception(flight.error)
         return flight.value

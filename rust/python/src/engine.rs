@@ -308,7 +308,7 @@ impl Engine {
         {
             return ready(py, value);
         }
-        let options = PyDict::new(py);
+        let mut options: Option<Bound<'py, PyDict>> = None;
         for (name, given) in [
             ("ttl", ttl),
             ("stale_while_revalidate", stale_while_revalidate),
@@ -322,7 +322,7 @@ impl Engine {
             ("store", store),
         ] {
             if let Some(value) = given.0 {
-                options.set_item(name, value)?;
+                options.get_or_insert_with(|| PyDict::new(py)).set_item(name, value)?;
             }
         }
         let namespace = reading.namespace.as_deref().unwrap_or(&core.namespace);
