@@ -207,8 +207,8 @@ class LLMCache(Lifecycle):
         if options is None and get_ident() == self._thread:
             flight = self._computing.plain_flight(key)
             if flight is not None and not self._flights.within():
-                # `Flights.join` without a frame of its own: of ten thousand callers all but one come here, and
-                # each frame is one more object that the collector walks through.
+                # `Flights.join` without a frame of its own: of ten thousand callers all but one come here,
+                # and each frame is one more object that the collector walks through.
                 self._flights.adopt(flight)
                 try:
                     await flight.done().wait()
