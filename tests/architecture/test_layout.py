@@ -25,13 +25,7 @@ LONG_FILES: dict[str, str] = {
 }
 
 # Modules whose behaviour is tested under another name.
-TESTED_ELSEWHERE: dict[str, str] = {
-    # A command is tested through its command line.
-    **{
-        f"python/llmcache_fast/cli/{name}.py": "tests/unit/test_cli.py"
-        for name in ("__main__", "child", "commands", "demo", "doctor", "inspection", "output")
-    },
-}
+TESTED_ELSEWHERE: dict[str, str] = {}
 
 # Tests in tests/unit that are about no single module.
 TESTS_OF_NO_MODULE = {
@@ -41,10 +35,7 @@ TESTS_OF_NO_MODULE = {
 
 # Core files tested through what drives them.
 CORE_TESTED_ELSEWHERE: dict[str, str] = {
-    "canonical.rs": "tests/properties/test_fingerprint.py",
-    "fingerprint.rs": "tests/properties/test_fingerprint.py",
     "lock.rs": "rust/core/tests/l1_concurrency.rs",
-    "profile.rs": "tests/golden/test_vectors.py",
 }
 
 DRAWERS = {"utils", "helpers", "common", "misc", "util", "helper"}

@@ -5,8 +5,7 @@
 //! that walk; it is repeated with every item held, so that such code may do what it likes. On a
 //! free-threaded interpreter everything is held, and containers are read inside their critical section.
 
-use std::mem::MaybeUninit;
-use std::ptr;
+use std::{mem::MaybeUninit, ptr};
 
 use llmcache_core::canonical::{MAX_DEPTH, MAX_VALUES, Writer};
 use llmcache_core::profile::{Order, Profile};
