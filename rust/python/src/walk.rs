@@ -1,9 +1,9 @@
 //! From Python objects straight to canonical bytes: no intermediate JSON, no copy of long strings.
 //!
 //! A request made of exact builtins is read with borrowed references, because nothing that runs during the
-//! walk can change it. The first object that needs Python code (a dataclass, a mapping of another type) ends
-//! that walk; it is repeated with every item held, so that such code may do what it likes. On a
-//! free-threaded interpreter everything is held, and containers are read inside their critical section.
+//! walk can change it. The first object that needs Python code (a dataclass, another mapping) ends that walk;
+//! it is repeated with every item held, so that such code may do what it likes. On a free-threaded
+//! interpreter everything is held, and containers are read inside their critical section.
 
 use std::{mem::MaybeUninit, ptr};
 
