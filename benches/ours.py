@@ -23,7 +23,6 @@ class L1:
             normalize=None,
             clock=Clock(),
             epoch=1,
-            options=frozenset(),
             alone=True,
         )
         engine._set_open(True)

@@ -103,12 +103,14 @@ class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encode_facts = msgspec.msgpack.Encoder().encode
+_NO_FACTS = _encode_facts(Facts())
 _decode_facts = msgspec.msgpack.Decoder(Facts).decode
 
 
 def pack_facts(facts: Facts) -> bytes:
-    """The packed form, as it stands in envelopes."""
-    return _encode_facts(facts)
+    """The packed form, as it stands in envelopes; nothing at all for facts that say nothing."""
+    packed = _encode_facts(facts)
+    return b"" if packed == _NO_FACTS else packed
 
 
 def unpack_facts(packed: bytes) -> Facts:

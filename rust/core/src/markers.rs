@@ -33,16 +33,17 @@ pub enum Target<'a> {
 
 /// The number that stands for a target, so that tiers and markers hold no text.
 ///
-/// 64 bits of BLAKE3. A collision invalidates too much, never too little.
+/// 64 bits of BLAKE3; of a key, whose digest is one already, 64 of its bits. A collision invalidates too much,
+/// never too little.
 pub fn target(namespace: &str, target: Target<'_>) -> u64 {
     let (kind, name): (u8, &[u8]) = match target {
+        Target::Key(key) => return key_target(key),
         Target::Namespace => (0, &[]),
-        Target::Key(key) => (1, key),
         Target::Tag(tag) => (2, tag.as_bytes()),
         Target::Label(label) => (3, label.as_bytes()),
         Target::Version(name) => (4, name.as_bytes()),
     };
-    let mut hasher = blake3::Hasher::new_derive_key("llmcache_fast 2026-11 invalidation target");
+    let mut hasher = blake3::Hasher::new_keyed(b"llmcache_fast/invalidate/target1");
     hasher.update(&(namespace.len() as u64).to_le_bytes());
     hasher.update(namespace.as_bytes());
     hasher.update(&[kind]);
@@ -50,6 +51,14 @@ pub fn target(namespace: &str, target: Target<'_>) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     u64::from_le_bytes(first)
+}
+
+/// The target of a key. The namespace is in the key already.
+#[inline]
+pub fn key_target(key: &[u8; 32]) -> u64 {
+    let mut bits = [0; 8];
+    bits.copy_from_slice(&key[16..24]);
+    u64::from_le_bytes(bits)
 }
 
 /// The label itself and each of its prefixes that end with a slash: `a/b/c` gives `a/`, `a/b/` and `a/b/c`.
@@ -196,6 +205,18 @@ impl Markers {
                     .get(target)
                     .is_none_or(|&marker| marker <= stamp.snap)
             })
+    }
+
+    /// Whether an entry may be served: `valid` for its namespace, its key and what else it can be invalidated by.
+    pub fn valid_entry(
+        &self,
+        namespace: u64,
+        stamp: Stamp,
+        key: &[u8; 32],
+        targets: &[u64],
+    ) -> bool {
+        self.valid(namespace, stamp, targets)
+            && self.valid(namespace, stamp, &[namespace, key_target(key)])
     }
 
     /// Markers known, over all namespaces.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use llmcache_core::fingerprint::Fingerprint;
 use llmcache_core::l1::{self, EntryView, L1, Lookup};
-use llmcache_core::markers::{Markers, Stamp};
+use llmcache_core::markers::{Markers, Stamp, Target, target};
 use llmcache_core::profile::PROFILES;
 use parking_lot::RwLock;
 use pyo3::Borrowed;
@@ -33,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) markers: Markers,
     pub(crate) clock: Clock,
     pub(crate) namespace: String,
+    /// The number of the cache's own namespace.
+    pub(crate) home: u64,
     memo: Memo,
     nfc: bool,
     profile: usize,
@@ -129,21 +131,33 @@ impl Core {
         Ok(prefix)
     }
 
-    pub(crate) fn valid(&self, entry: &EntryView<'_, Facts>) -> bool {
+    /// Whether no invalidation known here covers an entry of memory.
+    pub(crate) fn valid(&self, key: &Fingerprint, entry: &EntryView<'_, Facts>) -> bool {
         let stamp = Stamp {
             epoch: entry.epoch(),
             snap: entry.snap(),
         };
-        entry
-            .facts()
-            .is_some_and(|facts| self.markers.valid(facts.namespace, stamp, &facts.targets))
+        // Without facts: of the cache's own namespace, and nothing named.
+        let (namespace, targets) = entry.facts().map_or((self.home, &[][..]), |facts| {
+            (facts.namespace, &facts.targets)
+        });
+        self.markers.valid_entry(namespace, stamp, key, targets)
+    }
+
+    /// The number of a namespace; that of the cache's own is known.
+    pub(crate) fn namespace_id(&self, namespace: &str) -> u64 {
+        if namespace == self.namespace {
+            self.home
+        } else {
+            target(namespace, Target::Namespace)
+        }
     }
 
     #[inline]
     pub(crate) fn look(&self, key: &Fingerprint) -> Lookup<Stored> {
         let generation = self.markers.generation();
         self.l1.get(key, self.clock.coarse(), generation, |entry| {
-            self.valid(entry)
+            self.valid(key, entry)
         })
     }
 }
@@ -227,6 +241,7 @@ impl Engine {
             clock: clock.get().clone(),
             prefix: Prefix::new(&namespace, profile, None)?,
             profile: keyer::profile(profile)?,
+            home: target(&namespace, Target::Namespace),
             prefixes: RwLock::default(),
             namespace,
             alone,
@@ -322,7 +337,9 @@ impl Engine {
             ("store", store),
         ] {
             if let Some(value) = given.0 {
-                options.get_or_insert_with(|| PyDict::new(py)).set_item(name, value)?;
+                options
+                    .get_or_insert_with(|| PyDict::new(py))
+                    .set_item(name, value)?;
             }
         }
         let namespace = reading.namespace.as_deref().unwrap_or(&core.namespace);

@@ -2,38 +2,24 @@
 
 use llmcache_core::fingerprint::Fingerprint;
 use llmcache_core::l1::{NewEntry, Outcome};
-use llmcache_core::markers::{Stamp, Target, label_prefixes, target};
+use llmcache_core::markers::{Stamp, Target, key_target, label_prefixes, target};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::engine::Engine;
 use crate::stored::{Facts, Stored, View, object_bytes};
 
-/// All targets of an entry: the namespace first.
-fn targets(
-    namespace: &str,
-    key: &Fingerprint,
-    tags: &[String],
-    label: Option<&str>,
-    versions: &[String],
-) -> Vec<u64> {
-    let mut all = vec![
-        target(namespace, Target::Namespace),
-        target(namespace, Target::Key(key)),
-    ];
-    all.extend(tags.iter().map(|tag| target(namespace, Target::Tag(tag))));
-    all.extend(
-        label
-            .into_iter()
-            .flat_map(label_prefixes)
-            .map(|prefix| target(namespace, Target::Label(prefix))),
-    );
-    all.extend(
-        versions
-            .iter()
-            .map(|name| target(namespace, Target::Version(name))),
-    );
-    all
+/// What an entry can be invalidated by, beside its namespace and its key.
+fn named(namespace: &str, tags: &[String], label: Option<&str>, versions: &[String]) -> Vec<u64> {
+    let tags = tags.iter().map(|tag| target(namespace, Target::Tag(tag)));
+    let labels = label
+        .into_iter()
+        .flat_map(label_prefixes)
+        .map(|prefix| target(namespace, Target::Label(prefix)));
+    let versions = versions
+        .iter()
+        .map(|name| target(namespace, Target::Version(name)));
+    tags.chain(labels).chain(versions).collect()
 }
 
 #[pymethods]
@@ -60,27 +46,30 @@ impl Engine {
         snap: u64,
     ) -> PyResult<&'static str> {
         let core = self.core()?;
-        let targets = targets(namespace, &key, &tags, label, &versions);
+        let targets = named(namespace, &tags, label, &versions);
         // Read before the check: a marker raised after it makes the entry be checked again.
         let checked = core.markers.generation();
-        let namespace = targets[0];
-        if !core
-            .markers
-            .valid(namespace, Stamp { epoch, snap }, &targets)
-        {
+        let namespace = core.namespace_id(namespace);
+        let stamp = Stamp { epoch, snap };
+        if !core.markers.valid_entry(namespace, stamp, &key, &targets) {
             return Ok("invalid");
         }
-        let facts = Box::new(Facts {
-            namespace,
-            targets: targets.into(),
-            packed: facts.into(),
+        let bare = namespace == core.home && targets.is_empty() && facts.is_empty();
+        let facts = (!bare).then(|| {
+            Box::new(Facts {
+                namespace,
+                targets: targets.into(),
+                packed: facts.into(),
+            })
         });
         let entry = NewEntry {
             key,
             payload_bytes: object_bytes(&value)? as u64,
             value: Stored::new(value),
-            facts_bytes: u32::try_from(facts.bytes()).unwrap_or(u32::MAX),
-            facts: Some(facts),
+            facts_bytes: facts
+                .as_ref()
+                .map_or(0, |facts| u32::try_from(facts.bytes()).unwrap_or(u32::MAX)),
+            facts,
             created,
             fresh_until,
             stale_until,
@@ -107,7 +96,7 @@ impl Engine {
             &key,
             core.clock.now(),
             generation,
-            |entry| core.valid(entry),
+            |entry| core.valid(&key, entry),
             |value, entry| View::of(py, value, entry),
         ))
     }
@@ -120,7 +109,7 @@ impl Engine {
             &key,
             core.clock.now(),
             generation,
-            |entry| core.valid(entry),
+            |entry| core.valid(&key, entry),
             |value, entry| View::of(py, value, entry),
         ))
     }
@@ -178,7 +167,9 @@ impl Engine {
         label: Option<&str>,
         versions: Vec<String>,
     ) -> Vec<u64> {
-        targets(namespace, &key, &tags, label, &versions)
+        let mut all = vec![target(namespace, Target::Namespace), key_target(&key)];
+        all.extend(named(namespace, &tags, label, &versions));
+        all
     }
 
     /// `(epoch, snap)` for what starts now in a namespace.

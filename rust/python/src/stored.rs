@@ -85,7 +85,7 @@ pub(crate) fn object_bytes(object: &Bound<'_, PyAny>) -> PyResult<usize> {
 /// What L1 keeps beside a value.
 pub(crate) struct Facts {
     pub(crate) namespace: u64,
-    /// All targets of the entry: namespace, key, tags, label prefixes, versions.
+    /// What the entry can be invalidated by beside namespace and key: tags, label prefixes, versions.
     pub(crate) targets: Box<[u64]>,
     /// Tags, label, model, usage: as the envelope carries them, decoded only when asked for.
     pub(crate) packed: Box<[u8]>,
