@@ -141,7 +141,6 @@ fn kinds_of_targets_and_namespaces_do_not_meet() {
     let name = std::str::from_utf8(&key).unwrap();
     let kinds = [
         Target::Namespace,
-        Target::Key(&key),
         Target::Tag(name),
         Target::Label(name),
         Target::Version(name),
@@ -150,8 +149,18 @@ fn kinds_of_targets_and_namespaces_do_not_meet() {
         .iter()
         .flat_map(|space| kinds.map(|kind| target(space, kind)))
         .collect();
+    // A key holds its namespace already: one target, whatever the namespace said beside it.
+    assert_eq!(
+        target("n", Target::Key(&key)),
+        target("m", Target::Key(&key))
+    );
+    assert_ne!(
+        target("n", Target::Key(&key)),
+        target("n", Target::Key(&[b'b'; 32]))
+    );
     // A name must not slide into the namespace's.
     seen.extend([
+        target("n", Target::Key(&key)),
         target("x", Target::Tag("yz")),
         target("xy", Target::Tag("z")),
         target("xyz", Target::Tag("")),
