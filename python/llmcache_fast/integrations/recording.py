@@ -94,6 +94,8 @@ class Recording:
     ) -> None:
         self.live_headers: heads.Headers | None = None
         """All headers of the response, for the caller whose request went upstream."""
+        self.started = False
+        """Whether the cache ran it: the request that goes upstream is this caller's."""
         self._send = send
         self._library = library
         self._endpoint = endpoint
@@ -110,6 +112,7 @@ class Recording:
         Raises:
             UpstreamError: the wrapped transport failed, before or within the response.
         """
+        self.started = True
         try:
             response = await self._send()
         except Exception as error:
