@@ -160,6 +160,26 @@ async def test_a_leader_s_timeout_is_not_that_of_the_others(
 
 
 @on_both
+async def test_nobody_joins_a_stream_that_has_brought_an_error(library: ModuleType) -> None:
+    """The connection stays open after the error event: who asks again is not given the old error."""
+    error = b'data: {"error":{"message":"overloaded"}}\n\n'
+    gated = Gated(library, [EVENTS[0], error, EVENTS[3]])
+    async with open_cache() as cache, client_of(library, cache, gated.transport) as client:
+        gated.open(0, 1)
+        value = body("chat", stream=True)
+        async with client.stream("POST", URL, json=value) as first:
+            reading = first.aiter_bytes()
+            assert [await anext(reading), await anext(reading)] == [EVENTS[0], error]
+            async with client.stream("POST", URL, json=value) as again:
+                assert again.headers["x-llmcache"] == "miss"
+                gated.open()
+                assert [chunk async for chunk in again.aiter_bytes()] == [EVENTS[0], error, EVENTS[3]]
+            assert [chunk async for chunk in reading] == [EVENTS[3]]
+        assert gated.calls == 2
+        assert cache.entries == 0
+
+
+@on_both
 async def test_upstream_exceptions_reach_each_caller_as_their_own(library: ModuleType) -> None:
     errors: list[Any] = []
     calls = 0

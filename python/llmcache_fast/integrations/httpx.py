@@ -186,7 +186,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
             )
             recording = self._recording(request, endpoint, body)
             reader: Reader | None = None
-            with _head_limit(request) as limit:
+            with _head_limit(request):
                 while reader is None:
                     try:
                         reader = await self._cache.stream(key, recording, **_options(controls))

@@ -32,6 +32,9 @@ class Recorder(Protocol):
     def write(self, chunk: bytes) -> None:
         """Publish a chunk."""
 
+    def spoil(self) -> None:
+        """Let nobody join from here on."""
+
     def commit(self, *, usage: Usage | None, model: str | None, cost: int | None) -> None:
         """Declare the recording complete, so that it is stored."""
 
@@ -154,6 +157,9 @@ class Recording:
                     with anyio.move_on_after(_DRAIN_SECONDS):
                         await _drain(chunks)
                     return
+                if watch.failed:
+                    # The connection may stay open for long; who asks again meanwhile is not to get this.
+                    recorder.spoil()
         watch.finish()
         self._commit(recorder, watch)
 
@@ -221,6 +227,11 @@ class _Watch:
                 break
         self._settled = self._ended
         return self._ended
+
+    @property
+    def failed(self) -> bool:
+        """Whether the stream has brought an error."""
+        return self._judge is not None and self._judge.failed
 
     def finish(self) -> None:
         """The body has ended without an error."""

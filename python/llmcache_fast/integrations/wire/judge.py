@@ -36,6 +36,11 @@ class StreamJudge(Protocol):
         """Take one event; True when it was the terminal one."""
         ...
 
+    @property
+    def failed(self) -> bool:
+        """Whether the stream has brought an error."""
+        ...
+
     def verdict(self) -> Verdict:
         """The judgement so far: without a terminal event as the last one taken, `interrupted`."""
         ...
@@ -181,6 +186,10 @@ class _Judge:
             self._refuse("malformed")
             return False
         return self._at_end
+
+    @property
+    def failed(self) -> bool:
+        return self._refused == "error"
 
     def verdict(self) -> Verdict:
         if not self._at_end:
