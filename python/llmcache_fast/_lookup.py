@@ -18,7 +18,7 @@ from llmcache_fast._core import Clock, Engine
 from llmcache_fast._entry import Entry, from_envelope, pack_facts, stored_form, to_envelope
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._stats import TierStats
-from llmcache_fast.actors.reader import ReadActor
+from llmcache_fast.actors.reader import ReadActor, within
 from llmcache_fast.actors.write_behind import WriteBehind, WriteReport
 from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
@@ -27,6 +27,8 @@ _log = logging.getLogger("llmcache_fast")
 
 READ_BUDGET = 0.25
 """Seconds a read of a lower tier may take before the caller goes on without it (I6)."""
+ASK_LIMIT = 5.0
+"""Seconds after which asking for markers is given up, for the next caller to try again."""
 SYNC_EVERY = 1.0
 """Seconds after which the markers of a namespace are asked for again before a lower tier is read."""
 PURGE_EVERY = 60.0
@@ -72,11 +74,14 @@ class Lookup:
         self._clock = clock
         self.floors = [Floor(tier, clock) for tier in tiers]
         self._synced: dict[str, float] = {}
+        self._asking: dict[str, anyio.Event] = {}
+        self._tasks: Any = None
         self._adopted: set[str] = set()
         self._deferred: list[tuple[str, list[int]]] = []
 
     async def open(self, tasks: anyio.abc.TaskGroup, namespace: str) -> None:
         """Open the tiers and start their actors. A tier that does not open is left out, with a log line."""
+        self._tasks = tasks
         for floor in self.floors:
             try:
                 await floor.tier.open()
@@ -118,26 +123,37 @@ class Lookup:
         last = self._synced.get(namespace)
         if last is not None and now - last < SYNC_EVERY:
             return
+        asking = self._asking.get(namespace)
+        if asking is None:
+            # One for all who come meanwhile, and a task of the cache: no caller's cancellation stops it.
+            asking = self._asking[namespace] = anyio.Event()
+            self._tasks.start_soon(self._ask, floor, namespace, now, asking)
+        if not await within(READ_BUDGET, asking):
+            floor.failed("markers", TimeoutError())
+
+    async def _ask(self, floor: Floor, namespace: str, now: float, done: anyio.Event) -> None:
         authority: Any = floor.tier
         space = self._engine._namespace_id(namespace)
         try:
-            with anyio.fail_after(READ_BUDGET):
+            with anyio.fail_after(ASK_LIMIT):
                 await self._deliver(authority)
                 known_epoch, known = self._engine._stamp(space)
                 epoch, seq = await authority.epoch(space)
                 # Markers first: a snap that runs ahead of its markers would hide them.
                 since = known if epoch == known_epoch else 0
                 markers = await authority.markers_since(space, since)
-        except (TierError, TimeoutError) as error:
+            if epoch != known_epoch:
+                self._engine._adopt(space, epoch, 0)
+            for target, marked in markers:
+                self._engine._raise(space, [target], marked)
+            self._engine._adopt(space, epoch, seq)
+            self._adopted.add(namespace)
+            self._synced[namespace] = now
+        except Exception as error:  # noqa: BLE001 - whatever a tier raises must not end the cache's tasks
             floor.failed("markers", error)
-            return
-        if epoch != known_epoch:
-            self._engine._adopt(space, epoch, 0)
-        for target, marked in markers:
-            self._engine._raise(space, [target], marked)
-        self._engine._adopt(space, epoch, seq)
-        self._adopted.add(namespace)
-        self._synced[namespace] = now
+        finally:
+            del self._asking[namespace]
+            done.set()
 
     async def raise_markers(self, namespace: str, targets: list[int]) -> bool:
         """Invalidate. False when the authority could not be told: it is told before anything else later."""
@@ -204,8 +220,7 @@ class Lookup:
     async def _read_floor(self, floor: Floor, key: bytes) -> bytes | None:
         floor.reads += 1
         try:
-            with anyio.fail_after(READ_BUDGET):
-                return await floor.reader.get(key)
+            return await floor.reader.get(key, READ_BUDGET)
         except (TierError, TimeoutError) as error:
             floor.failed("read", error)
             return None

@@ -45,6 +45,7 @@ class Recorder:
         self.facts: Facts | None = None
         self.cost = 0
         self.ended = False
+        self.spoiled = False
         self.error: BaseException | None = None
         self._committed: Computed[None] | None = None
         self._changed = anyio.Event()
@@ -87,6 +88,10 @@ class Recorder:
         """
         options: dict[str, Any] = {} if ttl is None else {"ttl": ttl}
         self._committed = Computed(None, usage=usage, model=model, cost=cost, tags=tags, **options)
+
+    def spoil(self) -> None:
+        """Nobody joins from here on: what was written is an error. Those who read already go on."""
+        self.spoiled = True
 
     def end(self, error: BaseException | None = None) -> None:
         """No chunk follows."""
@@ -220,6 +225,9 @@ class Streams:
         if options.only_if_cached:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         flight = None if options.refresh else self._flights.get(key)
+        if flight is not None and isinstance(flight.attachment, Recorder) and flight.attachment.spoiled:
+            self._flights.supersede_flight(key)
+            flight = None
         status: Status = "joined"
         if flight is None or not isinstance(flight.attachment, Recorder):
             status = "miss"

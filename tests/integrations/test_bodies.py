@@ -133,6 +133,53 @@ async def test_follower_keeps_its_own_read_timeout(library: ModuleType) -> None:
 
 
 @on_both
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_a_leader_s_timeout_is_not_that_of_the_others(
+    upstream: Upstream, library: ModuleType, stream: bool
+) -> None:
+    value = body("chat", model="demo:slow-300", stream=stream)
+    answers: list[bytes] = []
+    async with open_cache() as cache, client_of(library, cache) as client:
+
+        async def impatient() -> None:
+            with pytest.raises(library.ReadTimeout):
+                await chunks_of(client, upstream.url + PATHS["chat"], value, timeout=library.Timeout(0.1))
+
+        async def patient() -> None:
+            await anyio.sleep(0.02)
+            _, chunks = await chunks_of(client, upstream.url + PATHS["chat"], value)
+            answers.append(b"".join(chunks))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(impatient)
+            for _ in range(5):
+                tasks.start_soon(patient)
+    assert len(answers) == 5
+    assert len(set(answers)) == 1
+    assert upstream.requests == 2  # the first caller's, and one for all the others
+
+
+@on_both
+async def test_nobody_joins_a_stream_that_has_brought_an_error(library: ModuleType) -> None:
+    """The connection stays open after the error event: who asks again is not given the old error."""
+    error = b'data: {"error":{"message":"overloaded"}}\n\n'
+    gated = Gated(library, [EVENTS[0], error, EVENTS[3]])
+    async with open_cache() as cache, client_of(library, cache, gated.transport) as client:
+        gated.open(0, 1)
+        value = body("chat", stream=True)
+        async with client.stream("POST", URL, json=value) as first:
+            reading = first.aiter_bytes()
+            assert [await anext(reading), await anext(reading)] == [EVENTS[0], error]
+            async with client.stream("POST", URL, json=value) as again:
+                assert again.headers["x-llmcache"] == "miss"
+                gated.open()
+                assert [chunk async for chunk in again.aiter_bytes()] == [EVENTS[0], error, EVENTS[3]]
+            assert [chunk async for chunk in reading] == [EVENTS[3]]
+        assert gated.calls == 2
+        assert cache.entries == 0
+
+
+@on_both
 async def test_upstream_exceptions_reach_each_caller_as_their_own(library: ModuleType) -> None:
     errors: list[Any] = []
     calls = 0

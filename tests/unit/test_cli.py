@@ -133,6 +133,10 @@ def test_get_of_other_kinds_of_content(capsys: pytest.CaptureFixture[str], tier:
     key = fingerprint({"kind": "json"}).hex()
     found = json_of(capsys, "get", key, "--tier", tier, "--value")
     assert (found["value"], found["fresh_until"]) == ({"a": [1]}, None)
+    assert run(["get", key, "--tier", tier, "--value"]) == Exit.OK
+    printed = capsys.readouterr().out
+    assert printed.endswith('\n{"a":[1]}\n')
+    assert "…" not in printed
     key = fingerprint({"kind": "stream"}).hex()
     assert json_of(capsys, "get", key, "--tier", tier, "--value")["value"] == ["one ", "two"]
     assert run(["get", key, "--tier", tier, "--value"]) == Exit.OK
@@ -172,13 +176,15 @@ def test_doctor(capsys: pytest.CaptureFixture[str], tier: str, tmp_path: Path) -
     found = {check["name"]: check for check in json_of(capsys, "doctor", "--tier", f"disk://{tier}")}
     assert {found[name]["result"] for name in ("python", "build", "disk", "disk space")} == {"ok"}
     assert "3 entries" in found["disk"]["detail"]
+    as_folder = {check["name"]: check for check in json_of(capsys, "doctor", "--tier", tier)}
+    assert as_folder["disk"] == found["disk"]
     assert run(["doctor"]) == Exit.OK
     assert "none configured" in capsys.readouterr().out
-    bad = ["--tier", "disk://relative", "--tier", "carrier-pigeon://x"]
+    bad = ["--tier", "disk://relative", "--tier", "carrier-pigeon://x", "--tier", "redis://x"]
     problems = [
         check for check in json_of(capsys, "doctor", *bad, code=Exit.FOUND) if check["result"] == "problem"
     ]
-    assert len(problems) == 2
+    assert len(problems) == 3
 
 
 def test_doctor_sees_a_foreign_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -81,6 +81,13 @@ def judged(name: str, body: Any) -> str | None:
         ("messages", {"stop_reason": "pause_turn", "content": [{}]}, "finish_reason"),
         ("messages", {"stop_reason": "refusal", "content": [{}]}, "refusal"),
         ("messages", {"stop_reason": "end_turn", "content": []}, "empty"),
+        ("messages", {"stop_reason": "end_turn", "content": [{"type": "text", "text": ""}]}, "empty"),
+        (
+            "messages",
+            {"stop_reason": "end_turn", "content": [{"type": "thinking", "thinking": "hm"}]},
+            "empty",
+        ),
+        ("messages", {"stop_reason": "tool_use", "content": [{"type": "tool_use", "input": {}}]}, None),
     ],
 )
 def test_plain_bodies(name: str, body: Any, refused: str | None) -> None:
@@ -122,6 +129,19 @@ def test_done_is_not_the_end_of_a_typed_stream() -> None:
         judge = stream_judge(BY_NAME[name], {}, FINISH_REASONS)
         assert judge.event(DONE) is False
         assert judge.verdict().refused == "malformed"
+
+
+@pytest.mark.parametrize(("text", "refused"), [("", "empty"), ("a", None)])
+def test_a_streamed_message_must_say_something(text: str, refused: str | None) -> None:
+    judge = stream_judge(BY_NAME["messages"], {}, FINISH_REASONS)
+    for value in (
+        {"type": "content_block_start", "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ):
+        judge.event(SseEvent(b"", json.dumps(value).encode()))
+    assert judge.verdict().refused == refused
 
 
 def test_null_counts_of_a_later_event_do_not_erase_earlier_ones() -> None:

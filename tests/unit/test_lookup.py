@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +273,57 @@ def test_addresses_become_tiers(clock: ManualClock) -> None:
     for wrong in ("disk:///x", 5, ["ftp://x"]):
         with pytest.raises(ConfigurationError, match="tiers: "):
             tiers_of(wrong, clock)  # type: ignore[arg-type]
+
+
+async def test_markers_are_asked_for_once_for_all_who_come_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    epoch = DiskTier.epoch
+
+    async def counted(tier: DiskTier, namespace: int) -> tuple[int, int]:
+        nonlocal asked
+        asked += 1
+        return await epoch(tier, namespace)
+
+    async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
+        for number in range(50):
+            await cache.set({"q": number}, "stored")
+    monkeypatch.setattr(DiskTier, "epoch", counted)
+    async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
+        cache._lookup._synced.clear()
+        asked = 0
+
+        async def look(number: int) -> None:
+            assert await cache.get_or_compute({"q": number}, answer) == "stored"
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(look, number)
+        stats = cache.stats()
+    assert asked == 1
+    assert stats.tiers[0].hits == 50
+    assert stats.computations == 0
+
+
+async def test_a_busy_event_loop_is_not_taken_for_a_slow_tier(tmp_path: Path) -> None:
+    async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
+        await cache.set(REQUEST, "stored")
+
+    async def busy() -> None:
+        time.sleep(0.4)  # noqa: ASYNC251 - longer than the budget of a read
+
+    async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
+        cache._lookup._synced.clear()
+        results: list[str] = []
+
+        async def look() -> None:
+            results.append(await cache.get_or_compute(REQUEST, answer))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(look)
+            for _ in range(2):
+                tasks.start_soon(busy)
+        stats = cache.stats()
+    assert results == ["stored"]
+    assert stats.tiers[0].errors == 0

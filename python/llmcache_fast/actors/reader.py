@@ -45,6 +45,22 @@ class ReaderStatistics:
     """Batches the tier failed."""
 
 
+async def within(budget: float, done: anyio.Event) -> bool:
+    """Wait for `done`, for `budget` seconds in which the event loop was running; whether it came.
+
+    The budget is spent in parts, each on a new round of the loop. One long round, in which a thousand
+    requests start, uses up one part and not all of it: a busy loop is not taken for a slow tier.
+    """
+    for _ in range(_PARTS):
+        with anyio.move_on_after(budget / _PARTS):
+            await done.wait()
+            return True
+    return done.is_set()
+
+
+_PARTS = 5
+
+
 class ReadActor:
     """Reads single keys through a tier's `get_many`.
 
@@ -65,8 +81,13 @@ class ReadActor:
         self._closed = False
         self._reads = self._keys = self._batches = self._failures = 0
 
-    async def get(self, key: bytes) -> bytes | None:
-        """The tier's envelope of `key`, or None. Raises `TierError`, an instance of the caller's own."""
+    async def get(self, key: bytes, budget: float | None = None) -> bytes | None:
+        """The tier's envelope of `key`, or None.
+
+        Raises:
+            TierError: the tier failed; an instance of the caller's own.
+            TimeoutError: `budget` seconds passed (see `within`).
+        """
         if self._closed:
             raise self._closed_error()
         self._reads += 1
@@ -76,7 +97,10 @@ class ReadActor:
             self._wake.set()
         read.waiters += 1
         try:
-            await read.done.wait()
+            if budget is None:
+                await read.done.wait()
+            elif not await within(budget, read.done):
+                raise TimeoutError
         finally:
             read.waiters -= 1
             if not read.waiters and self._waiting.get(key) is read:

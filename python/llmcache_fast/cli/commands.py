@@ -6,6 +6,7 @@ import sys
 from typing import Annotated, Any
 
 import anyio
+import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -263,17 +264,19 @@ def get(
     if value:
         parts = answer if isinstance(answer, list) and entry.content == "stream" else [answer]
         for part in parts:
-            sys.stdout.write(part if isinstance(part, str) else f"{part}")
+            sys.stdout.write(part if isinstance(part, str) else msgspec.json.encode(part).decode())
         sys.stdout.write("\n")
     return Exit.OK
 
 
 @app.command()
 def doctor(
-    tier: Annotated[list[str] | None, typer.Option(help="A tier to check; may be repeated.")] = None,
+    tier: Annotated[
+        list[str] | None, typer.Option(help="A disk tier, a folder or disk:///path; may be repeated.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Check the build, the processor, the disk tier and the servers that are configured."""
+    """Check the build, the processor, the installed clients and each disk tier."""
     from llmcache_fast.cli.doctor import Check, checks, configured
 
     found: list[Check] = []

@@ -6,12 +6,11 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import anyio
 import msgspec
@@ -22,16 +21,8 @@ _FEATURES = {
     "x86_64": ("sse2", "sse4_1", "avx2", "avx512f", "avx512vl"),
     "aarch64": ("asimd", "sha3"),
 }
-_EXTRAS = {
-    "openai": "openai",
-    "anthropic": "anthropic",
-    "httpx": "httpx",
-    "httpx2": "httpx2",
-    "redis": "redis",
-    "asyncpg": "postgres",
-}
+_CLIENTS = ("openai", "anthropic", "httpx", "httpx2")
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs"})
-_PORTS = {"redis": 6379, "rediss": 6379, "postgresql": 5432, "postgres": 5432}
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -48,7 +39,7 @@ def checks(tiers: Sequence[str]) -> Iterator[Check]:
     build = _build()
     yield build
     yield _cpu()
-    yield _extras()
+    yield _clients()
     if build.result != "ok":
         return
     if not tiers:
@@ -111,9 +102,9 @@ def _cpu_flags() -> set[str]:
     )
 
 
-def _extras() -> Check:
+def _clients() -> Check:
     found = []
-    for distribution in _EXTRAS:
+    for distribution in _CLIENTS:
         try:
             found.append(f"{distribution} {importlib.metadata.version(distribution)}")
         except importlib.metadata.PackageNotFoundError:
@@ -121,14 +112,15 @@ def _extras() -> Check:
     return Check("clients", "ok" if found else "note", ", ".join(found) or "no client SDK installed")
 
 
-def _tier(url: str) -> Iterator[Check]:
-    scheme = urlsplit(url).scheme
+def _tier(target: str) -> Iterator[Check]:
+    scheme = urlsplit(target).scheme
     if scheme == "disk":
-        yield from _disk(url)
-    elif scheme in _PORTS:
-        yield _server(url, scheme)
+        yield from _disk(target)
+    elif not scheme:
+        yield from _disk(f"disk://{quote(str(Path(target).absolute()))}")
     else:
-        yield Check("tier", "problem", f"unknown kind of tier {scheme!r}; known are disk, redis, postgresql")
+        detail = f"{scheme!r} is no tier of this version; known are a folder and disk:///absolute/path"
+        yield Check("tier", "problem", detail)
 
 
 def _disk(url: str) -> Iterator[Check]:
@@ -184,20 +176,3 @@ def _file_system(path: Path) -> str:
         return ""
     inside = [(len(point), kind) for _, point, kind in mounts if path.absolute().is_relative_to(point)]
     return max(inside)[1] if inside else ""
-
-
-def _server(url: str, scheme: str) -> Check:
-    parts = urlsplit(url)
-    host, port = parts.hostname or "127.0.0.1", parts.port or _PORTS[scheme]
-    driver = "redis" if scheme.startswith("redis") else "asyncpg"
-    try:
-        importlib.metadata.version(driver)
-    except importlib.metadata.PackageNotFoundError:
-        return Check(
-            scheme, "missing", f"{driver} is not installed: pip install 'llmcache-fast[{_EXTRAS[driver]}]'"
-        )
-    try:
-        socket.create_connection((host, port), timeout=2).close()
-    except OSError as problem:
-        return Check(scheme, "problem", f"{host}:{port} cannot be reached: {problem.strerror or problem}")
-    return Check(scheme, "ok", f"{host}:{port} accepts connections")

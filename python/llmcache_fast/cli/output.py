@@ -58,7 +58,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     """A table; a column whose heading ends in a blank is right-aligned."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for column in columns:
-        made.add_column(column.rstrip(), justify="right" if column.endswith(" ") else "left")
+        made.add_column(column.rstrip(), justify="right" if column.endswith(" ") else "left", overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made

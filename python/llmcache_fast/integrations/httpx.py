@@ -181,20 +181,25 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         self, request: Any, endpoint: Endpoint, controls: Controls, body: dict[str, Any]
     ) -> Any:
         try:
+            key = self._rules.request_of(
+                endpoint, request.method, str(request.url), _pairs(request), body, controls.variant
+            )
             recording = self._recording(request, endpoint, body)
-            with _head_limit(request) as limit:
-                reader: Reader = await self._cache.stream(
-                    self._rules.request_of(
-                        endpoint, request.method, str(request.url), _pairs(request), body, controls.variant
-                    ),
-                    recording,
-                    **_options(controls),
-                )
+            reader: Reader | None = None
+            with _head_limit(request):
+                while reader is None:
+                    try:
+                        reader = await self._cache.stream(key, recording, **_options(controls))
+                    except Exception as error:
+                        # The time that another caller gave the shared request is over; this one's is not.
+                        timeout = isinstance(upstream_cause(error), self._library.TimeoutException)
+                        if recording.started or not timeout:
+                            raise
         except NotCachedError:
             return self._not_cached(request)
         except Exception as error:  # noqa: BLE001 - an exception of ours would start the SDK's retries
             return await self._failed(request, controls, error)
-        if limit.cancelled_caught:
+        if reader is None:
             raise self._library.ReadTimeout("no response within the request's timeouts", request=request)
         try:
             return await self._response(request, reader, recording)

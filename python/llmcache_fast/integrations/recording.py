@@ -32,6 +32,9 @@ class Recorder(Protocol):
     def write(self, chunk: bytes) -> None:
         """Publish a chunk."""
 
+    def spoil(self) -> None:
+        """Let nobody join from here on."""
+
     def commit(self, *, usage: Usage | None, model: str | None, cost: int | None) -> None:
         """Declare the recording complete, so that it is stored."""
 
@@ -94,6 +97,8 @@ class Recording:
     ) -> None:
         self.live_headers: heads.Headers | None = None
         """All headers of the response, for the caller whose request went upstream."""
+        self.started = False
+        """Whether the cache ran it: the request that goes upstream is this caller's."""
         self._send = send
         self._library = library
         self._endpoint = endpoint
@@ -110,6 +115,7 @@ class Recording:
         Raises:
             UpstreamError: the wrapped transport failed, before or within the response.
         """
+        self.started = True
         try:
             response = await self._send()
         except Exception as error:
@@ -151,6 +157,9 @@ class Recording:
                     with anyio.move_on_after(_DRAIN_SECONDS):
                         await _drain(chunks)
                     return
+                if watch.failed:
+                    # The connection may stay open for long; who asks again meanwhile is not to get this.
+                    recorder.spoil()
         watch.finish()
         self._commit(recorder, watch)
 
@@ -218,6 +227,11 @@ class _Watch:
                 break
         self._settled = self._ended
         return self._ended
+
+    @property
+    def failed(self) -> bool:
+        """Whether the stream has brought an error."""
+        return self._judge is not None and self._judge.failed
 
     def finish(self) -> None:
         """The body has ended without an error."""

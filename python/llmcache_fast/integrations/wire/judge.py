@@ -36,6 +36,11 @@ class StreamJudge(Protocol):
         """Take one event; True when it was the terminal one."""
         ...
 
+    @property
+    def failed(self) -> bool:
+        """Whether the stream has brought an error."""
+        ...
+
     def verdict(self) -> Verdict:
         """The judgement so far: without a terminal event as the last one taken, `interrupted`."""
         ...
@@ -56,7 +61,9 @@ def judge_body(endpoint: Endpoint, data: bytes, reasons: Collection[str]) -> Ver
             case "responses":
                 return _responses(body)
             case "messages":
-                refused = _reason(body.get("stop_reason"), reasons) or (None if body["content"] else "empty")
+                refused = _reason(body.get("stop_reason"), reasons) or (
+                    None if any(_block_says_something(block) for block in body["content"]) else "empty"
+                )
                 return Verdict(refused, anthropic_usage(body.get("usage")), _model(body))
             case "embeddings":
                 refused = None if body.get("data") else "empty"
@@ -145,6 +152,12 @@ def _says_something(message: Mapping[str, Any]) -> bool:
     return any(message.get(field) for field in ("content", "tool_calls", "function_call", "audio"))
 
 
+def _block_says_something(block: Mapping[str, Any]) -> bool:
+    """Of a content block of the messages shape: text that is not empty, or a block of another kind."""
+    kind = block.get("type")
+    return bool(block.get("text")) if kind == "text" else kind not in ("thinking", "redacted_thinking")
+
+
 def _responses(body: Mapping[str, Any]) -> Verdict:
     usage, model = openai_usage(body.get("usage")), _model(body)
     if body.get("status") != "completed" or body.get("incomplete_details") is not None:
@@ -181,6 +194,10 @@ class _Judge:
             self._refuse("malformed")
             return False
         return self._at_end
+
+    @property
+    def failed(self) -> bool:
+        return self._refused == "error"
 
     def verdict(self) -> Verdict:
         if not self._at_end:
@@ -274,13 +291,13 @@ class _MessagesJudge(_Judge):
         self._reasons = reasons
         self._stop_reason: Any = None
         self._counts: dict[str, Any] = {}
-        self._blocks = 0
+        self._spoke = False
 
     def verdict(self) -> Verdict:
         if self._at_end:
             if refused := _reason(self._stop_reason, self._reasons):
                 self._refuse(refused)
-            if not self._blocks:
+            if not self._spoke:
                 self._refuse("empty")
         self._usage = anthropic_usage(self._counts) if self._counts else None
         return super().verdict()
@@ -296,7 +313,9 @@ class _MessagesJudge(_Judge):
                 self._model = _model(message)
                 self._merge(message.get("usage"))
             case "content_block_start":
-                self._blocks += 1
+                self._spoke = self._spoke or _block_says_something(value.get("content_block") or {})
+            case "content_block_delta":
+                self._spoke = self._spoke or bool((value.get("delta") or {}).get("text"))
             case "message_delta":
                 self._stop_reason = value["delta"].get("stop_reason") or self._stop_reason
                 self._merge(value.get("usage"))
