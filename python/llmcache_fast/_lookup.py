@@ -72,6 +72,9 @@ class Lookup:
         self._clock = clock
         self.floors = [Floor(tier, clock) for tier in tiers]
         self._synced: dict[str, float] = {}
+        self._heard: dict[str, tuple[int, int]] = {}
+        """By namespace: epoch and seq up to which all markers of the authority are known here. Not the clock's
+        own seq: an invalidation made here moves that past markers of other processes not yet asked for."""
         self._adopted: set[str] = set()
         self._deferred: list[tuple[str, list[int]]] = []
 
@@ -123,20 +126,20 @@ class Lookup:
         try:
             with anyio.fail_after(READ_BUDGET):
                 await self._deliver(authority)
-                known_epoch, known = self._engine._stamp(space)
+                heard_epoch, heard = self._heard.get(namespace, (0, 0))
                 epoch, seq = await authority.epoch(space)
                 # Markers first: a snap that runs ahead of its markers would hide them.
-                since = known if epoch == known_epoch else 0
+                since = heard if epoch == heard_epoch else 0
                 markers = await authority.markers_since(space, since)
         except (TierError, TimeoutError) as error:
             floor.failed("markers", error)
             return
-        if epoch != known_epoch:
-            self._engine._adopt(space, epoch, 0)
+        self._engine._adopt(space, epoch, 0)
         for target, marked in markers:
             self._engine._raise(space, [target], marked)
         self._engine._adopt(space, epoch, seq)
         self._adopted.add(namespace)
+        self._heard[namespace] = epoch, seq
         self._synced[namespace] = now
 
     async def raise_markers(self, namespace: str, targets: list[int]) -> bool:

@@ -221,6 +221,19 @@ async def test_another_process_learns_of_an_invalidation_with_its_next_read_belo
         assert other.get_nowait(REQUEST) is None
 
 
+async def test_an_invalidation_of_ones_own_does_not_hide_an_earlier_one_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
+    async with LLMCache(tiers=[f"disk://{tmp_path}"]) as one, LLMCache(tiers=[f"disk://{tmp_path}"]) as other:
+        await one.set(REQUEST, "old", tags=["doc"])
+        await one.flush()
+        await other.invalidate(tags=["doc"])
+        await one.invalidate(tags=["something else"])
+        await one.get({"q": "anything below memory"})
+        assert await one.get(REQUEST) is None
+
+
 class Deaf(MemoryTier):
     """An authority that hears nothing while `deaf`."""
 
