@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from llmcache_fast._answer import Answer, Landing, entry_of
-from llmcache_fast._codec import decode, encode
+from llmcache_fast._codec import decode, encode, fits
 from llmcache_fast._core import Clock, Engine
 from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import ConfigurationError, NotCachedError, UnstorableValueError
@@ -103,7 +103,7 @@ class Computing:
             status: Status | None = "joined"
         elif options.only_if_cached:
             answer = await self.found(key, namespace, options)
-            if answer is None:
+            if answer is None or not _is_for(answer.landing.entry, kind):
                 raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
             return answer
         else:
@@ -152,6 +152,8 @@ class Computing:
             return None
         entry = entry_of(view, key, namespace)
         now = self._state(entry, options)
+        if not _is_for(entry, kind):
+            return None
         if now == "fresh":
             return Landing(entry, None, "hit", "memory")
         failed_lately = self._failures.failed_lately(key)
@@ -210,6 +212,8 @@ class Computing:
         space = self._engine._namespace_id(namespace)
         epoch, snap = self._engine._stamp(space)
         found = None if options.refresh else await self._lookup.read(key, namespace)
+        if found is not None and not _is_for(found[0], kind):
+            found = None
         if found is not None:
             entry, tier = found
             now = self._state(entry, options)
@@ -223,7 +227,7 @@ class Computing:
             value = await _call(compute, Context(key, self._stale_value(found, key, namespace, kind)))
         except Exception as error:
             self.counts["failures"] += 1
-            fallback = self._after_failure(flight, error, found, epoch, snap)
+            fallback = self._after_failure(flight, error, kind, found, epoch, snap)
             if fallback is None:
                 raise
             return fallback
@@ -400,13 +404,20 @@ class Computing:
         return None if view is None else entry_of(view, key, namespace)
 
     def _after_failure(
-        self, flight: Flight, error: Exception, found: tuple[Entry, str] | None, epoch: int, snap: int
+        self,
+        flight: Flight,
+        error: Exception,
+        kind: Any,
+        found: tuple[Entry, str] | None,
+        epoch: int,
+        snap: int,
     ) -> Landing | None:
         """The stale entry that stands in for a failed computation; without one, deterministic refusals are
         remembered."""
         entry = found[0] if found is not None else self._fallback(flight.key, flight.namespace)
         if (
             entry is not None
+            and _is_for(entry, kind)
             and self._clock() < entry.stale_until
             and not flight.superseded
             and self._lookup.is_valid(entry)
@@ -419,6 +430,12 @@ class Computing:
     def forget_failure(self, key: bytes) -> None:
         """Forget what is remembered of a failing request."""
         self._failures.forget(key)
+
+
+def _is_for(entry: Entry | None, kind: Any) -> bool:
+    """Whether an entry is an answer for a caller that asks for `kind`. One stored as another type, by an older
+    version of the program perhaps, is a miss."""
+    return entry is None or fits(entry.content, entry.payload, kind)
 
 
 async def _call(compute: Callable[..., Awaitable[Any]], context: Context) -> Any:
