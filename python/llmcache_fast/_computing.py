@@ -97,6 +97,9 @@ class Computing:
                 self.counts["negative"] += 1
                 raise refusal
         flight = self._flights.get(key)
+        if flight is not None and not options.refresh and self._outlived(flight):
+            self._flights.supersede_flight(key)
+            flight = None
         if flight is not None and not options.refresh:
             self.add_targets(flight, options)
             self._flights.joined()
@@ -113,6 +116,12 @@ class Computing:
         if status is None or landing.status == "stale":
             status = landing.status
         return self._told(landing, status, superseded=flight.superseded)
+
+    def _outlived(self, flight: Flight) -> bool:
+        """Whether a flight gave its waiters a stale value that is gone by now, and still computes the next."""
+        if not isinstance(flight.value, Landing) or flight.value.entry is None:
+            return False
+        return self._clock() >= flight.value.entry.stale_until
 
     async def found(self, key: bytes, namespace: str, options: CallOptions) -> Answer | None:
         """What any tier holds, fresh or stale, without computing."""

@@ -192,6 +192,8 @@ class Lookup:
             envelope = floor.writer.get(key)
             if envelope is None:
                 envelope = await self._read_floor(floor, key)
+                # What was written meanwhile is newer than what was read.
+                envelope = floor.writer.get(key) or envelope
             if envelope is None:
                 continue
             entry = self._checked(floor, envelope, namespace, key)
@@ -288,7 +290,8 @@ class Lookup:
             if entry is not None:
                 found = True
                 self._write(floor, entry._replace(fresh_until=min(now, entry.fresh_until)))
-        return found
+        # Again: a read that was under way may have put it into memory while the tiers were asked.
+        return self._engine._expire(key) or found
 
     async def _keep_clean(self, floor: Floor) -> None:
         while True:

@@ -144,6 +144,41 @@ async def test_a_stale_entry_of_a_lower_tier_is_given_while_it_is_renewed(clock:
         assert await cache.get(REQUEST) == "computed"
 
 
+async def test_no_stale_entry_is_given_past_its_window_while_it_is_renewed(clock: ManualClock) -> None:
+    gate = anyio.Event()
+
+    async def slow() -> str:
+        await gate.wait()
+        return "late"
+
+    async with LLMCache(
+        tiers=[MemoryTier(clock=clock)], clock=clock, ttl=10, jitter=0.0, stale_while_revalidate=50
+    ) as cache:
+        await cache.set(REQUEST, "old")
+        await cache.flush()
+        cache._clear()
+        clock.advance(20)
+        assert (await cache.resolve(REQUEST, slow)).status == "stale"
+        clock.advance(60)
+        result = await cache.resolve(REQUEST, answer)
+        assert (result.value, result.status) == ("computed", "miss")
+        gate.set()
+        while cache.stats().flights["running"]:
+            await anyio.lowlevel.checkpoint()
+        assert await cache.get(REQUEST) == "computed"
+
+
+async def test_a_read_under_way_does_not_undo_expire(clock: ManualClock) -> None:
+    async with LLMCache(tiers=[MemoryTier(clock=clock)], clock=clock, stale_if_error=100) as cache:
+        await cache.set(REQUEST, "value")
+        await cache.flush()
+        cache._clear()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cache.get, REQUEST)
+            tasks.start_soon(cache.expire, REQUEST)
+        assert await cache.get(REQUEST) is None
+
+
 # -- I9: identity fails closed ------------------------------------------------------------------------------
 
 
