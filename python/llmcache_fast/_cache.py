@@ -354,10 +354,7 @@ class LLMCache(Lifecycle):
             value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
         )
         encode(computed.value, type)
-        await self._lookup.prepare(name)
-        self._flights.supersede_flight(key)
-        self._computing.forget_failure(key)
-        stored = self._computing.put(key, name, computed, type, checked)
+        stored = await self._computing.put(key, name, computed, type, checked)
         self._recent.add(key, request)
         return stored
 

@@ -330,12 +330,18 @@ class Computing:
         self._store(flight, entry, computed, options, ttl, here)
         return Landing(entry, None, "miss", None)
 
-    def put(
+    async def put(
         self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions
     ) -> bool:
         """Store a value that the caller has; whether memory took it."""
         targets = self.targets(key, namespace, options)
-        flight = Flight(key, namespace, 0, set(targets), options.tags)
+        late = self._engine._named_targets(namespace, tags=list(names("tags", computed.tags)))
+        flight = Flight(key, namespace, 0, {*targets, *late}, options.tags)
+        with self._flights.writing(flight):
+            await self._lookup.prepare(namespace)
+        # The caller had the value before: what was invalidated while the clock was asked for covers it.
+        self._flights.supersede_flight(key)
+        self._failures.forget(key)
         epoch, snap = self._engine._stamp(targets[0])
         before = self.counts["stored"]
         self.keep(flight, computed, kind, options, epoch, snap, self._clock())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,36 @@ async def test_a_deferred_invalidation_is_delivered_before_anything_else(
         await other.get({"q": "the next read"})
         assert await other.get(REQUEST) is None
         assert not (await cache.invalidate(REQUEST)).deferred
+
+
+class Slow(MemoryTier):
+    """An authority that answers when `go` is set."""
+
+    go: anyio.Event | None = None
+
+    async def epoch(self, namespace: int) -> tuple[int, int]:
+        if self.go is not None:
+            await self.go.wait()
+        return await super().epoch(namespace)
+
+
+@pytest.mark.parametrize("given", [{"tags": ["doc"]}, {"label": "a/b"}, {}])
+async def test_what_was_invalidated_while_it_was_being_set_is_not_stored(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
+    monkeypatch.setattr("llmcache_fast._lookup.READ_BUDGET", 60.0)
+    tier = Slow(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        tier.go = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(cache.set, REQUEST, "from the old document", **given))
+            await anyio.wait_all_tasks_blocked()
+            await (cache.invalidate(**given) if given else cache.invalidate(REQUEST))
+            tier.go.set()
+        assert await cache.get(REQUEST) is None
+        await cache.set(REQUEST, "new", **given)
+        assert await cache.get(REQUEST) == "new"
 
 
 async def test_delete_takes_it_out_of_every_tier(clock: ManualClock) -> None:
