@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
+import anyio
 import msgspec
 
 from llmcache_fast._answer import Answer, Landing, entry_of
@@ -86,8 +87,15 @@ class Computing:
         kind: Any,
         namespace: str,
         options: CallOptions,
+        since: tuple[int, int] | None = None,
     ) -> Answer:
-        """The answer to one call that found nothing fresh in memory."""
+        """The answer to one call that found nothing fresh in memory.
+
+        `since` is the stamp at the call's start, if that was earlier.
+        """
+        if since is None:
+            since = self._engine._stamp(self._engine._namespace_id(namespace))
+        started = anyio.current_time()
         if not options.refresh:
             stale = self._stale(key, compute, kind, namespace, options)
             if stale is not None:
@@ -113,9 +121,22 @@ class Computing:
             flight = self._start(key, compute, kind, namespace, options)
             status = None
         landing: Landing = await self._flights.join(flight, options.timeout)
+        if status == "joined" and self._predates(landing, since):
+            if options.timeout is not None:
+                left = max(0.0, options.timeout - (anyio.current_time() - started))
+                options = msgspec.structs.replace(options, timeout=left)
+            return await self.answer(key, compute, kind, namespace, options, since)
         if status is None or landing.status == "stale":
             status = landing.status
         return self._told(landing, status, superseded=flight.superseded)
+
+    def _predates(self, landing: Landing, since: tuple[int, int]) -> bool:
+        """Whether a value may have been invalidated before the call that joined its flight: by a tag that was
+        known only at the end, so that the flight could still be joined. A later flight is none such."""
+        entry = landing.entry
+        if entry is None or (entry.epoch == since[0] and entry.snap >= since[1]):
+            return False
+        return not self._lookup.is_valid(entry)
 
     def _outlived(self, flight: Flight) -> bool:
         """Whether a flight gave its waiters a stale value that is gone by now, and still computes the next."""
