@@ -132,14 +132,14 @@ class Computing:
 
     def _predates(self, landing: Landing, since: tuple[int, int]) -> bool:
         """Whether a value may have been invalidated before the call that joined its flight: by a tag that was
-        known only at the end, so that the flight could still be joined. A later flight is none such."""
+        known only at the end, so that the flight could be joined. A later flight is none such."""
         entry = landing.entry
         if entry is None or (entry.epoch == since[0] and entry.snap >= since[1]):
             return False
         return not self._lookup.is_valid(entry)
 
     def _outlived(self, flight: Flight) -> bool:
-        """Whether a flight gave its waiters a stale value that is gone by now, and still computes the next."""
+        """Whether a flight gave its waiters a stale value that is gone by now, and computes on."""
         if not isinstance(flight.value, Landing) or flight.value.entry is None:
             return False
         return self._clock() >= flight.value.entry.stale_until
@@ -469,8 +469,8 @@ class Computing:
 
 
 def _is_for(entry: Entry | None, kind: Any) -> bool:
-    """Whether an entry is an answer for a caller that asks for `kind`. One stored as another type, by an older
-    version of the program perhaps, is a miss."""
+    """Whether an entry answers a caller that asks for `kind`. One that an older version of the program stored
+    as another type is a miss."""
     return entry is None or fits(entry.content, entry.payload, kind)
 
 

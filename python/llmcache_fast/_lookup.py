@@ -73,7 +73,7 @@ class Lookup:
         self.floors = [Floor(tier, clock) for tier in tiers]
         self._synced: dict[str, float] = {}
         self._heard: dict[str, tuple[int, int]] = {}
-        """By namespace: epoch and seq up to which all markers of the authority are known here. Not the clock's
+        """By namespace: epoch and seq up to which all the authority's markers are known here. Not the clock's
         own seq: an invalidation made here moves that past markers of other processes not yet asked for."""
         self._adopted: set[str] = set()
         self._deferred: list[tuple[str, list[int]]] = []

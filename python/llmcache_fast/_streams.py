@@ -255,7 +255,7 @@ class Streams:
             try:
                 landing = await self._computing.record(flight, source, recorder, options)
             except StopAsyncIteration as error:
-                # Raised again in `__anext__` it would be the end of a stream that is not whole (as in PEP 479).
+                # Raised again in `__anext__` it would end a stream that is not whole (as in PEP 479).
                 failure = RuntimeError("the source raised StopAsyncIteration")
                 recorder.end(failure)
                 raise failure from error
