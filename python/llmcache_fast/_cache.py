@@ -209,12 +209,15 @@ class LLMCache(Lifecycle):
             if flight is not None and not self._flights.within():
                 # `Flights.join` without a frame of its own: of ten thousand callers all but one come here,
                 # and each frame is one more object that the collector walks through.
+                since = self._stamp(flight.space)
                 self._flights.adopt(flight)
                 try:
                     await flight.done().wait()
                 finally:
                     self._flights.leave(flight)
-                return self._computing.joined(self._flights.outcome(flight), kind)
+                landing = self._flights.outcome(flight)
+                if not (flight.superseded and self._computing.predates(landing, since)):
+                    return self._computing.joined(landing, kind)
         answer = await self._answer(key, request, compute, kind, namespace, options)
         return answer.landing.copy(kind)
 
@@ -366,10 +369,7 @@ class LLMCache(Lifecycle):
             value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
         )
         encode(computed.value, type)
-        await self._lookup.prepare(name)
-        self._flights.supersede_flight(key)
-        self._computing.forget_failure(key)
-        stored = self._computing.put(key, name, computed, type, checked)
+        stored = await self._computing.put(key, name, computed, type, checked)
         self._recent.add(key, request)
         return stored
 

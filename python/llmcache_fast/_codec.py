@@ -42,7 +42,13 @@ def encode(value: object, kind: Any = None) -> tuple[Content, bytes | str]:
             "returns the same, or return builtins (dict, list, str, bytes, numbers)"
         )
     if dump is not None:
-        return "json", dump().encode()
+        try:
+            return "json", dump().encode()
+        except Exception as error:  # noqa: BLE001 - a model's serializers are foreign code
+            # Not chained: the message may quote the value.
+            raise UnstorableValueError(
+                f"the model {type(value).__name__} cannot be written as JSON ({type(error).__name__})"
+            ) from None
     try:
         return "msgpack", _encoder.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
@@ -73,9 +79,21 @@ def decode(content: Content, payload: bytes | str, kind: Any = None) -> Any:
             return kind.model_validate(_decoder(content, Any).decode(payload))
         return _decoder(content, kind).decode(payload)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        # Not chained: pydantic's errors quote the value.
         raise UnstorableValueError(
             f"the stored {content} is no {getattr(kind, '__name__', kind)} ({type(error).__name__})"
-        ) from error
+        ) from None
+
+
+def fits(content: Content, payload: bytes | str, kind: Any = None) -> bool:
+    """Whether `decode` gives a value."""
+    if content != "stream" and (kind is None or kind is Any):
+        return True
+    try:
+        decode(content, payload, kind)
+    except UnstorableValueError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=512)

@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
+import anyio
 import msgspec
 
 from llmcache_fast._answer import Answer, Landing, entry_of
-from llmcache_fast._codec import decode, encode
+from llmcache_fast._codec import decode, encode, fits
 from llmcache_fast._core import Clock, Engine
 from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import ConfigurationError, NotCachedError, UnstorableValueError
@@ -86,8 +87,15 @@ class Computing:
         kind: Any,
         namespace: str,
         options: CallOptions,
+        since: tuple[int, int] | None = None,
     ) -> Answer:
-        """The answer to one call that found nothing fresh in memory."""
+        """The answer to one call that found nothing fresh in memory.
+
+        `since` is the stamp at the call's start, if that was earlier.
+        """
+        if since is None:
+            since = self._engine._stamp(self._engine._namespace_id(namespace))
+        started = anyio.current_time()
         if not options.refresh:
             stale = self._stale(key, compute, kind, namespace, options)
             if stale is not None:
@@ -97,22 +105,44 @@ class Computing:
                 self.counts["negative"] += 1
                 raise refusal
         flight = self._flights.get(key)
+        if flight is not None and not options.refresh and self._outlived(flight):
+            self._flights.supersede_flight(key)
+            flight = None
         if flight is not None and not options.refresh:
             self.add_targets(flight, options)
             self._flights.joined()
             status: Status | None = "joined"
         elif options.only_if_cached:
             answer = await self.found(key, namespace, options)
-            if answer is None:
+            if answer is None or not _is_for(answer.landing.entry, kind):
                 raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
             return answer
         else:
             flight = self._start(key, compute, kind, namespace, options)
             status = None
         landing: Landing = await self._flights.join(flight, options.timeout)
+        if status == "joined" and self.predates(landing, since):
+            if options.timeout is not None:
+                left = max(0.0, options.timeout - (anyio.current_time() - started))
+                options = msgspec.structs.replace(options, timeout=left)
+            return await self.answer(key, compute, kind, namespace, options, since)
         if status is None or landing.status == "stale":
             status = landing.status
         return self._told(landing, status, superseded=flight.superseded)
+
+    def predates(self, landing: Landing, since: tuple[int, int]) -> bool:
+        """Whether a value may have been invalidated before the call that joined its flight: by a tag that was
+        known only at the end, so that the flight could be joined. A later flight is none such."""
+        entry = landing.entry
+        if entry is None or (entry.epoch == since[0] and entry.snap >= since[1]):
+            return False
+        return not self._lookup.is_valid(entry)
+
+    def _outlived(self, flight: Flight) -> bool:
+        """Whether a flight gave its waiters a stale value that is gone by now, and computes on."""
+        if not isinstance(flight.value, Landing) or flight.value.entry is None:
+            return False
+        return self._clock() >= flight.value.entry.stale_until
 
     async def found(self, key: bytes, namespace: str, options: CallOptions) -> Answer | None:
         """What any tier holds, fresh or stale, without computing."""
@@ -152,6 +182,8 @@ class Computing:
             return None
         entry = entry_of(view, key, namespace)
         now = self._state(entry, options)
+        if not _is_for(entry, kind):
+            return None
         if now == "fresh":
             return Landing(entry, None, "hit", "memory")
         failed_lately = self._failures.failed_lately(key)
@@ -183,12 +215,13 @@ class Computing:
         flight = self._flights.start(key, namespace, self.targets(key, namespace, options), options.tags, run)
         # Nothing old is there to be returned instead: who comes without options can only wait.
         flight.plain = not options.refresh and self._engine._peek(key) is None
+        flight.space = self._engine._namespace_id(namespace)
         return flight
 
     def plain_flight(self, key: bytes) -> Flight | None:
         """The running flight that a call without options waits for in any case."""
         flight = self._flights.get(key)
-        return flight if flight is not None and flight.plain else None
+        return flight if flight is not None and flight.plain and not flight.landed else None
 
     def joined(self, landing: Landing, kind: Any) -> Any:
         """What one of those who waited gets."""
@@ -224,6 +257,8 @@ class Computing:
         space = self._engine._namespace_id(namespace)
         epoch, snap = self._engine._stamp(space)
         found = None if options.refresh else await self._lookup.read(key, namespace)
+        if found is not None and not _is_for(found[0], kind):
+            found = None
         if found is not None:
             entry, tier = found
             now = self._state(entry, options)
@@ -237,7 +272,7 @@ class Computing:
             value = await _call(compute, Context(key, self._stale_value(found, key, namespace, kind)))
         except Exception as error:
             self.counts["failures"] += 1
-            fallback = self._after_failure(flight, error, found, epoch, snap)
+            fallback = self._after_failure(flight, error, kind, found, epoch, snap)
             if fallback is None:
                 raise
             return fallback
@@ -298,6 +333,9 @@ class Computing:
         now = self._clock()
         try:
             kept, payload = encode(computed.value, kind)
+            if kind is not None:
+                # What is not of the type the callers ask for would be a miss for ever.
+                decode(kept, payload, kind)
             ttl = options.ttl if computed.ttl is UNSET else computed.ttl
             ttl = None if ttl is None else seconds("ttl", ttl)
             tags = names("tags", (*flight.tags, *computed.tags))
@@ -331,12 +369,18 @@ class Computing:
         self._store(flight, entry, computed, options, ttl, here)
         return Landing(entry, None, "miss", None)
 
-    def put(
+    async def put(
         self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions
     ) -> bool:
         """Store a value that the caller has; whether memory took it."""
         targets = self.targets(key, namespace, options)
-        flight = Flight(key, namespace, 0, set(targets), options.tags)
+        late = self._engine._named_targets(namespace, tags=list(names("tags", computed.tags)))
+        flight = Flight(key, namespace, 0, {*targets, *late}, options.tags)
+        with self._flights.writing(flight):
+            await self._lookup.prepare(namespace)
+        # The caller had the value before: what was invalidated while the clock was asked for covers it.
+        self._flights.supersede_flight(key)
+        self._failures.forget(key)
         epoch, snap = self._engine._stamp(targets[0])
         before = self.counts["stored"]
         self.keep(flight, computed, kind, options, epoch, snap, self._clock())
@@ -414,13 +458,20 @@ class Computing:
         return None if view is None else entry_of(view, key, namespace)
 
     def _after_failure(
-        self, flight: Flight, error: Exception, found: tuple[Entry, str] | None, epoch: int, snap: int
+        self,
+        flight: Flight,
+        error: Exception,
+        kind: Any,
+        found: tuple[Entry, str] | None,
+        epoch: int,
+        snap: int,
     ) -> Landing | None:
         """The stale entry that stands in for a failed computation; without one, deterministic refusals are
         remembered."""
         entry = found[0] if found is not None else self._fallback(flight.key, flight.namespace)
         if (
             entry is not None
+            and _is_for(entry, kind)
             and self._clock() < entry.stale_until
             and not flight.superseded
             and self._lookup.is_valid(entry)
@@ -433,6 +484,12 @@ class Computing:
     def forget_failure(self, key: bytes) -> None:
         """Forget what is remembered of a failing request."""
         self._failures.forget(key)
+
+
+def _is_for(entry: Entry | None, kind: Any) -> bool:
+    """Whether an entry answers a caller that asks for `kind`. One that an older version of the program stored
+    as another type is a miss."""
+    return entry is None or fits(entry.content, entry.payload, kind)
 
 
 async def _call(compute: Callable[..., Awaitable[Any]], context: Context) -> Any:

@@ -76,6 +76,9 @@ class Lookup:
         self._synced: dict[str, float] = {}
         self._asking: dict[str, anyio.Event] = {}
         self._tasks: Any = None
+        self._heard: dict[str, tuple[int, int]] = {}
+        """By namespace: epoch and seq up to which all the authority's markers are known here. Not the clock's
+        own seq: an invalidation made here moves that past markers of other processes not yet asked for."""
         self._adopted: set[str] = set()
         self._deferred: list[tuple[str, list[int]]] = []
 
@@ -137,17 +140,17 @@ class Lookup:
         try:
             with anyio.fail_after(ASK_LIMIT):
                 await self._deliver(authority)
-                known_epoch, known = self._engine._stamp(space)
+                heard_epoch, heard = self._heard.get(namespace, (0, 0))
                 epoch, seq = await authority.epoch(space)
                 # Markers first: a snap that runs ahead of its markers would hide them.
-                since = known if epoch == known_epoch else 0
+                since = heard if epoch == heard_epoch else 0
                 markers = await authority.markers_since(space, since)
-            if epoch != known_epoch:
-                self._engine._adopt(space, epoch, 0)
+            self._engine._adopt(space, epoch, 0)
             for target, marked in markers:
                 self._engine._raise(space, [target], marked)
             self._engine._adopt(space, epoch, seq)
             self._adopted.add(namespace)
+            self._heard[namespace] = epoch, seq
             self._synced[namespace] = now
         except Exception as error:  # noqa: BLE001 - whatever a tier raises must not end the cache's tasks
             floor.failed("markers", error)
@@ -205,6 +208,8 @@ class Lookup:
             envelope = floor.writer.get(key)
             if envelope is None:
                 envelope = await self._read_floor(floor, key)
+                # What was written meanwhile is newer than what was read.
+                envelope = floor.writer.get(key) or envelope
             if envelope is None:
                 continue
             entry = self._checked(floor, envelope, namespace, key)
@@ -300,7 +305,8 @@ class Lookup:
             if entry is not None:
                 found = True
                 self._write(floor, entry._replace(fresh_until=min(now, entry.fresh_until)))
-        return found
+        # Again: a read that was under way may have put it into memory while the tiers were asked.
+        return self._engine._expire(key) or found
 
     async def _keep_clean(self, floor: Floor) -> None:
         while True:

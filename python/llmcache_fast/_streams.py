@@ -262,6 +262,11 @@ class Streams:
         async def run(flight: Flight) -> Landing:
             try:
                 landing = await self._computing.record(flight, source, recorder, options)
+            except StopAsyncIteration as error:
+                # Raised again in `__anext__` it would end a stream that is not whole (as in PEP 479).
+                failure = RuntimeError("the source raised StopAsyncIteration")
+                recorder.end(failure)
+                raise failure from error
             except Exception as error:
                 recorder.end(error)
                 raise

@@ -146,8 +146,9 @@ async def test_a_tag_that_the_computation_names_only_at_its_end() -> None:
         provider.go.set()
         await anyio.wait_all_tasks_blocked()
         assert caller.value.superseded
-        assert joined.value.value == "answer"
-        assert cache.get_nowait(A) is None
+        assert (joined.value.value, joined.value.superseded) == ("answer", False)
+        assert provider.calls == 2, "who came after the invalidation got a value of its own time"
+        assert cache.get_nowait(A) == "answer"
 
 
 async def test_a_value_that_is_set_meanwhile_wins() -> None:
@@ -173,3 +174,18 @@ async def test_refresh_computes_anew_beside_what_runs() -> None:
         await anyio.wait_all_tasks_blocked()
         assert caller.value == "old"
         assert cache.get_nowait(A) == "new"
+
+
+async def test_who_joins_after_an_invalidation_of_a_tag_named_at_the_end_gets_a_newer_value() -> None:
+    provider = Provider(Computed("old", tags=("doc",)), Computed("new", tags=("doc",)))
+    async with LLMCache(**options()) as cache, anyio.create_task_group() as tasks:
+        start = Callers(tasks)
+        before = await start(cache.get_or_compute, A, provider)
+        await cache.invalidate(tags=["doc"])
+        after = [await start(cache.get_or_compute, A, provider) for _ in range(3)]
+        provider.go.set()
+        await anyio.wait_all_tasks_blocked()
+        assert before.value == "old"
+        assert [caller.value for caller in after] == ["new"] * 3
+        assert provider.calls == 2
+        assert await cache.get(A) == "new"

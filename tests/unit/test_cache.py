@@ -123,6 +123,40 @@ async def test_a_type_is_asked_for_and_given(cache: LLMCache) -> None:
     assert await cache.get(REQUEST, "no", type=int) == "no", "what is no int is no hit for it"
 
 
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize("passed", [0, 20])
+async def test_what_was_stored_as_another_type_is_computed_anew(
+    clock: ManualClock, disk: bool, passed: int
+) -> None:
+    class Before(msgspec.Struct):
+        text: str
+
+    class After(msgspec.Struct):
+        text: str
+        language: str
+
+    calls = 0
+
+    async def compute() -> After:
+        nonlocal calls
+        calls += 1
+        return After("x", "en")
+
+    tiers = [MemoryTier(clock=clock)] if disk else []
+    async with LLMCache(tiers=tiers, clock=clock, jitter=0.0, ttl=10, stale_while_revalidate=90) as cache:
+        await cache.set(REQUEST, Before("x"), type=Before)
+        await cache.flush()
+        if disk:
+            cache._clear()
+        clock.advance(passed)
+        with pytest.raises(NotCachedError):
+            await cache.get_or_compute(REQUEST, compute, type=After, only_if_cached=True)
+        for _ in range(2):
+            assert await cache.get_or_compute(REQUEST, compute, type=After) == After("x", "en")
+        assert (await cache.resolve(REQUEST, compute, type=After)).status == "hit"
+        assert calls == 1
+
+
 async def test_ttl_and_expiry(cache: LLMCache, clock: ManualClock) -> None:
     await cache.set(REQUEST, "short", ttl=10)
     await cache.set({"n": 2}, "for ever", ttl=None)

@@ -30,6 +30,10 @@ class Model(pydantic.BaseModel):
     b: dict[str, float] = {}
 
 
+class Anything(pydantic.BaseModel):
+    a: Any
+
+
 class Plain:
     pass
 
@@ -89,6 +93,14 @@ def test_what_has_no_encoding_is_refused(value: Any) -> None:
         encode(recursive)
 
 
+@pytest.mark.parametrize("field", [Plain(), "secret \ud800"])
+def test_a_model_that_has_no_json_is_refused_without_its_text(field: Any) -> None:
+    with pytest.raises(UnstorableValueError, match="Anything cannot be written") as caught:
+        encode(Anything(a=field), Anything)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 @pytest.mark.parametrize(
     ("content", "payload", "kind"),
     [
@@ -106,6 +118,8 @@ def test_another_type_is_said_without_the_text(content: Any, payload: Any, kind:
         decode(content, payload, kind)
     assert content in str(caught.value)
     assert "no number" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__, "a traceback does not show the text either"
 
 
 def test_a_stream_is_no_value() -> None:

@@ -213,3 +213,13 @@ async def test_a_joining_callers_tags_count(cache: LLMCache) -> None:
 async def test_a_plain_function_is_refused_by_name(cache: LLMCache) -> None:
     with pytest.raises(TypeError, match="async callable; it returned a str"):
         await cache.get_or_compute(REQUEST, lambda: "no coroutine")  # type: ignore[arg-type,return-value]
+
+
+async def test_a_value_of_another_type_than_asked_for_is_returned_and_not_stored() -> None:
+    async def compute() -> str:
+        return "no list"
+
+    async with LLMCache() as cache:
+        with pytest.warns(RuntimeWarning, match="not stored"):
+            assert await cache.get_or_compute({"q": "type"}, compute, type=list[int]) == "no list"
+        assert cache.stats().stored == 0

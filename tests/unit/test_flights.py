@@ -14,6 +14,7 @@ from llmcache_fast import (
     ComputationError,
     FlightCancelled,
     FlightDeadlineExceeded,
+    LLMCache,
     ReentrancyError,
     WaitTimeoutError,
 )
@@ -278,3 +279,19 @@ def test_exceptions_of_ones_own() -> None:
     told = own_exception(refused)
     assert isinstance(told, ComputationError)
     assert told.__cause__ is refused
+
+
+async def test_an_exception_of_any_kind_stays_within_its_flight() -> None:
+    class Panic(BaseException):
+        """As an extension's panic."""
+
+    async def compute() -> str:
+        raise Panic("broken")
+
+    async def fine() -> str:
+        return "fine"
+
+    async with LLMCache() as cache:
+        with pytest.raises(Panic):
+            await cache.get_or_compute({"q": 1}, compute)
+        assert await cache.get_or_compute({"q": 2}, fine) == "fine"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,45 @@ async def test_a_stale_entry_of_a_lower_tier_is_given_while_it_is_renewed(clock:
         assert await cache.get(REQUEST) == "computed"
 
 
+async def test_no_stale_entry_is_given_past_its_window_while_it_is_renewed(clock: ManualClock) -> None:
+    gate = anyio.Event()
+
+    async def slow() -> str:
+        await gate.wait()
+        return "late"
+
+    async with LLMCache(
+        tiers=[MemoryTier(clock=clock)], clock=clock, ttl=10, jitter=0.0, stale_while_revalidate=50
+    ) as cache:
+        await cache.set(REQUEST, "old")
+        await cache.flush()
+        cache._clear()
+        clock.advance(20)
+        assert (await cache.resolve(REQUEST, slow)).status == "stale"
+        clock.advance(60)
+        result = await cache.resolve(REQUEST, answer)
+        assert (result.value, result.status) == ("computed", "miss")
+        gate.set()
+        while cache.stats().flights["running"]:
+            await anyio.lowlevel.checkpoint()
+        assert await cache.get(REQUEST) == "computed"
+
+
+async def test_a_read_under_way_does_not_undo_expire(clock: ManualClock) -> None:
+    async with LLMCache(tiers=[MemoryTier(clock=clock)], clock=clock, stale_if_error=100) as cache:
+        await cache.set(REQUEST, "value")
+        await cache.flush()
+        cache._clear()
+
+        async def read() -> None:
+            await cache.get(REQUEST)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            tasks.start_soon(cache.expire, REQUEST)
+        assert await cache.get(REQUEST) is None
+
+
 # -- I9: identity fails closed ------------------------------------------------------------------------------
 
 
@@ -222,6 +262,19 @@ async def test_another_process_learns_of_an_invalidation_with_its_next_read_belo
         assert other.get_nowait(REQUEST) is None
 
 
+async def test_an_invalidation_of_ones_own_does_not_hide_an_earlier_one_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
+    async with LLMCache(tiers=[f"disk://{tmp_path}"]) as one, LLMCache(tiers=[f"disk://{tmp_path}"]) as other:
+        await one.set(REQUEST, "old", tags=["doc"])
+        await one.flush()
+        await other.invalidate(tags=["doc"])
+        await one.invalidate(tags=["something else"])
+        await one.get({"q": "anything below memory"})
+        assert await one.get(REQUEST) is None
+
+
 class Deaf(MemoryTier):
     """An authority that hears nothing while `deaf`."""
 
@@ -250,6 +303,36 @@ async def test_a_deferred_invalidation_is_delivered_before_anything_else(
         await other.get({"q": "the next read"})
         assert await other.get(REQUEST) is None
         assert not (await cache.invalidate(REQUEST)).deferred
+
+
+class Slow(MemoryTier):
+    """An authority that answers when `go` is set."""
+
+    go: anyio.Event | None = None
+
+    async def epoch(self, namespace: int) -> tuple[int, int]:
+        if self.go is not None:
+            await self.go.wait()
+        return await super().epoch(namespace)
+
+
+@pytest.mark.parametrize("given", [{"tags": ["doc"]}, {"label": "a/b"}, {}])
+async def test_what_was_invalidated_while_it_was_being_set_is_not_stored(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
+    monkeypatch.setattr("llmcache_fast._lookup.READ_BUDGET", 60.0)
+    tier = Slow(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        tier.go = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(cache.set, REQUEST, "from the old document", **given))
+            await anyio.wait_all_tasks_blocked()
+            await (cache.invalidate(**given) if given else cache.invalidate(REQUEST))
+            tier.go.set()
+        assert await cache.get(REQUEST) is None
+        await cache.set(REQUEST, "new", **given)
+        assert await cache.get(REQUEST) == "new"
 
 
 async def test_delete_takes_it_out_of_every_tier(clock: ManualClock) -> None:

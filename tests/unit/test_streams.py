@@ -81,6 +81,13 @@ async def test_a_hit_replays_head_chunks_and_boundaries(cache: LLMCache) -> None
         assert (reader.facts.usage, reader.facts.model, reader.cost) == (Usage(3, 4), "m", 7)
 
 
+async def test_a_source_whose_upstream_ends_early_is_no_end_of_the_stream(cache: LLMCache) -> None:
+    reader = await cache.stream(REQUEST, Source(error=StopAsyncIteration(), after=2))
+    assert [await anext(reader), await anext(reader)] == CHUNKS[:2]
+    with pytest.raises(RuntimeError, match="StopAsyncIteration"):
+        await anext(reader)
+
+
 async def test_followers_join_a_running_stream_from_its_first_chunk(cache: LLMCache) -> None:
     source = Source()
     gates = source.hold()

@@ -51,6 +51,7 @@ class Flight:
         "orphan",
         "plain",
         "scope",
+        "space",
         "superseded",
         "tags",
         "targets",
@@ -72,6 +73,7 @@ class Flight:
         self.landed = False
         self.orphan = False
         self.plain = False
+        self.space = 0
         self.superseded = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -154,6 +156,7 @@ class Flights:
         """Of the flights still in time, oldest first: all have the same time, so none overtakes another."""
         self._wake = anyio.Event()
         self._running: set[Flight] = set()
+        self._writes: set[Flight] = set()
         self._orphans = 0
         self._counts = dict.fromkeys(
             ("started", "joined", "failed", "cancelled", "deadlines", "superseded"), 0
@@ -296,7 +299,20 @@ class Flights:
             flight.superseded = True
             self._remove(flight)
         self._counts["superseded"] += len(covered)
+        for write in self._writes:
+            if write.namespace == namespace and (targets is None or not targets.isdisjoint(write.targets)):
+                write.superseded = True
         return len(covered)
+
+    @contextmanager
+    def writing(self, flight: Flight) -> Iterator[None]:
+        """Inside, an invalidation supersedes `flight` too: a value that a caller has already, and is not yet
+        stored. It has no task, and nobody joins it."""
+        self._writes.add(flight)
+        try:
+            yield
+        finally:
+            self._writes.discard(flight)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """The task that enforces deadlines: at its deadline a flight is cancelled *and* detached."""
@@ -353,7 +369,9 @@ class Flights:
                     if flight.scope.cancel_called or anyio.current_effective_deadline() == -float("inf"):
                         raise
                     self._fail(flight, FlightCancelled("the computation raised a cancellation"))
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is the waiters'
+                except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - whatever it is, it is the waiters'
                     self._fail(flight, error)
                 else:
                     self._remove(flight)
