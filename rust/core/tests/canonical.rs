@@ -199,7 +199,7 @@ proptest! {
     fn a_huge_float_is_its_big_integer(mantissa in 1_u64 << 52..1 << 53, exponent in 11_u32..971, negative: bool) {
         #[expect(clippy::cast_precision_loss, reason = "53 bits")]
         let float = (mantissa as f64) * f64::from(exponent).exp2();
-        let mut magnitude = vec![0; 136];
+        let mut magnitude = vec![0; 144];
         let shifted = u128::from(mantissa) << (exponent % 8);
         let end = magnitude.len() - (exponent / 8) as usize;
         magnitude[end - 16..end].copy_from_slice(&shifted.to_be_bytes());
