@@ -389,7 +389,7 @@ class LLMCache(Lifecycle):
         key, name = self._locate(request, namespace, profile, variant)
         await self._invalidations.apply(name, self._named_targets(name, keys=[key]))
         self._computing.forget_failure(key)
-        return await self._lookup.remove(key)
+        return await self._lookup.remove(key, name)
 
     async def expire(
         self,

@@ -278,19 +278,30 @@ class Lookup:
     def _write(self, floor: Floor, entry: Entry) -> None:
         # Before the authority was heard, a stamp is of an epoch that nobody else knows.
         if floor.available and (self._authority() is None or entry.namespace in self._adopted):
-            record = StoredRecord(
-                entry.key, to_envelope(entry), entry.epoch, entry.snap, entry.stale_until, entry.cost
+            floor.writer.put_nowait(
+                StoredRecord(
+                    entry.key,
+                    to_envelope(entry),
+                    entry.epoch,
+                    entry.snap,
+                    entry.stale_until,
+                    entry.cost,
+                    entry.created,
+                    entry.fresh_until,
+                    entry.namespace,
+                    entry.facts,
+                )
             )
-            floor.writer.put_nowait(record)
 
-    async def remove(self, key: bytes) -> bool:
-        """Delete an entry everywhere; whether it was anywhere."""
+    async def remove(self, key: bytes, namespace: str) -> bool:
+        """Delete an entry everywhere, after it was invalidated; whether it was anywhere."""
         found = self._engine._remove(key)
+        stamp = self._engine._stamp(self._engine._namespace_id(namespace))
         for floor in self._usable():
             found |= bool(floor.writer.drop([key]))
             try:
                 await floor.writer.settled([key])
-                found |= bool(await floor.tier.delete_many([key]))
+                found |= bool(await floor.tier.delete_many([key], stamp))
             except TierError as error:
                 floor.failed("delete", error)
         return found

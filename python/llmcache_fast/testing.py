@@ -81,7 +81,7 @@ class MemoryTier:
                 stored += 1
         return PutReport(stored, superseded, refused)
 
-    async def delete_many(self, keys: Sequence[bytes]) -> int:
+    async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
         await self._enter("delete_many")
         return sum(self.records.pop(key, None) is not None for key in keys)
 
@@ -171,8 +171,8 @@ class FaultyTier:
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
         return await self._through("put_many", self.inner.put_many, records)
 
-    async def delete_many(self, keys: Sequence[bytes]) -> int:
-        return await self._through("delete_many", self.inner.delete_many, keys)
+    async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
+        return await self._through("delete_many", self.inner.delete_many, keys, stamp)
 
     async def purge(self, now: int, limit: int = 1000) -> int:
         return await self._through("purge", self.inner.purge, now, limit)

@@ -56,9 +56,10 @@ def key(number: int) -> bytes:
     return hashlib.sha256(str(number).encode()).digest()
 
 
-def record(number: int, envelope: bytes = b"x", **fields: int) -> StoredRecord:
-    facts = {"epoch": 1, "snap": 10, "stale_until": NEVER, "cost": 100} | fields
-    return StoredRecord(key(number), envelope, **facts)
+def record(
+    number: int, envelope: bytes = b"x", *, epoch: int = 1, snap: int = 10, stale_until: int = NEVER
+) -> StoredRecord:
+    return StoredRecord(key(number), envelope, epoch, snap, stale_until, cost=100)
 
 
 async def test_gets_what_was_put_in_the_order_asked(tier: Tier) -> None:

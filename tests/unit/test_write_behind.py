@@ -25,9 +25,16 @@ def key(number: int) -> bytes:
     return hashlib.sha256(str(number).encode()).digest()
 
 
-def record(number: int, envelope: bytes = b"x", **fields: int) -> StoredRecord:
-    facts = {"epoch": 1, "snap": 10, "stale_until": NEVER, "cost": 100} | fields
-    return StoredRecord(key(number), envelope, **facts)
+def record(
+    number: int,
+    envelope: bytes = b"x",
+    *,
+    epoch: int = 1,
+    snap: int = 10,
+    stale_until: int = NEVER,
+    cost: int = 100,
+) -> StoredRecord:
+    return StoredRecord(key(number), envelope, epoch, snap, stale_until, cost)
 
 
 async def open_tier(plan: Plan | None = None, **options: Any) -> FaultyTier:

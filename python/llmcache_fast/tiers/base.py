@@ -25,6 +25,12 @@ class StoredRecord(NamedTuple):
     """Absolute time after which the record may be deleted: microseconds since 1970, or `NEVER`."""
     cost: int
     """What computing it again costs, in micro-USD; 0 when unknown."""
+    created: int = 0
+    fresh_until: int = NEVER
+    namespace: str | None = None
+    """For tiers that can be searched; None where a key hides what is stored."""
+    facts: _entry.Facts | None = None
+    """As `namespace`: tags, label, model and what else an entry says of itself."""
 
 
 class PutReport(NamedTuple):
@@ -68,8 +74,13 @@ class Tier(Protocol):
         """
         ...
 
-    async def delete_many(self, keys: Sequence[bytes]) -> int:
-        """Delete what is there; how many were."""
+    async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
+        """Delete what is there; how many were.
+
+        With `stamp`, `(epoch, seq)` of the invalidation that covers the keys, a shared tier leaves a short
+        tombstone: until it expires, records of that epoch and an older snap count as superseded. A tier for
+        which a late write costs nothing may do without, for the marker makes such a record harmless.
+        """
         ...
 
     async def purge(self, now: int, limit: int = 1000) -> int:
@@ -104,4 +115,32 @@ class Authority(Protocol):
 
     async def epoch(self, namespace: int) -> tuple[int, int]:
         """`(epoch, last seq)` of the namespace's clock; made with a random epoch if it did not exist."""
+        ...
+
+
+class Leases(Protocol):
+    """A tier that can see to it that one process at a time computes a fingerprint.
+
+    A lease is a hint: correctness never depends on it (I4). It ends by release or by time, whichever comes
+    first, so an owner that crashed or stands still delays the others by no more than the lease. `token` names
+    the owner; only it can renew or release.
+    """
+
+    async def get_or_lease_many(
+        self, keys: Sequence[bytes], token: bytes, seconds: float
+    ) -> list[tuple[bytes | None, bool]]:
+        """`(envelope, held)` of each key, in one round trip: its envelope, or else whether `token` holds its
+        lease now. `(None, False)` says that another owner computes it."""
+        ...
+
+    async def renew_leases(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        """Whether each lease is still held by `token`; if so, for `seconds` from now."""
+        ...
+
+    async def release_leases(self, keys: Sequence[bytes], token: bytes) -> None:
+        """Give up the leases held by `token` and wake who waits for them."""
+        ...
+
+    async def lease_released(self, key: bytes) -> None:
+        """Return when a release of `key` by any process is heard of; it may never be (cancel to stop)."""
         ...

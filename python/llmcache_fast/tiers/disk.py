@@ -114,10 +114,10 @@ class DiskTier:
         return await self._call("get_many", lambda store: store.get_many(list(keys)), abandon=True)
 
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
-        now = self._clock()
-        return PutReport(*await self._call("put_many", lambda store: store.put_many(list(records), now)))
+        rows, now = [record[:6] for record in records], self._clock()
+        return PutReport(*await self._call("put_many", lambda store: store.put_many(rows, now)))
 
-    async def delete_many(self, keys: Sequence[bytes]) -> int:
+    async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
         return await self._call("delete_many", lambda store: store.delete_many(list(keys)))
 
     async def purge(self, now: int, limit: int = 1000) -> int:
