@@ -44,7 +44,7 @@ class ManualClock(Clock):
 
 
 class MemoryTier:
-    """A tier and an authority in a dict: the contract at its plainest. Nothing outlives `aclose`."""
+    """A tier, an authority and leases in a dict: the contract at its plainest. Nothing outlives `aclose`."""
 
     name = "memory-double"
 
@@ -55,6 +55,8 @@ class MemoryTier:
         self.records: dict[bytes, StoredRecord] = {}
         self._clocks: dict[int, tuple[int, int]] = {}
         self._markers: dict[int, dict[int, int]] = {}
+        self._leases: dict[bytes, tuple[bytes, float]] = {}
+        self._released: dict[bytes, anyio.Event] = {}
 
     async def open(self) -> None:
         self._open = True
@@ -114,6 +116,44 @@ class MemoryTier:
     async def epoch(self, namespace: int) -> tuple[int, int]:
         await self._enter("epoch")
         return self._clock_of(namespace)
+
+    async def get_or_lease_many(
+        self, keys: Sequence[bytes], token: bytes, seconds: float
+    ) -> list[tuple[bytes | None, bool]]:
+        await self._enter("get_or_lease_many")
+        there = [self.records.get(key) for key in keys]
+        return [
+            (None, self._lease(key, token, seconds)) if record is None else (record.envelope, False)
+            for key, record in zip(keys, there, strict=True)
+        ]
+
+    async def lease_many(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        await self._enter("lease_many")
+        return [self._lease(key, token, seconds) for key in keys]
+
+    async def renew_leases(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        await self._enter("renew_leases")
+        return [self._owner(key) == token and self._lease(key, token, seconds) for key in keys]
+
+    async def release_leases(self, keys: Sequence[bytes], token: bytes) -> None:
+        await self._enter("release_leases")
+        for key in keys:
+            if self._owner(key) == token:
+                del self._leases[key]
+                self._released.pop(key, anyio.Event()).set()
+
+    async def lease_released(self, key: bytes) -> None:
+        await self._released.setdefault(key, anyio.Event()).wait()
+
+    def _lease(self, key: bytes, token: bytes, seconds: float) -> bool:
+        if self._owner(key) not in (None, token):
+            return False
+        self._leases[key] = token, anyio.current_time() + seconds
+        return True
+
+    def _owner(self, key: bytes) -> bytes | None:
+        token, until = self._leases.get(key, (None, 0.0))
+        return token if anyio.current_time() < until else None
 
     def _clock_of(self, namespace: int) -> tuple[int, int]:
         return self._clocks.setdefault(namespace, (random.getrandbits(64), self._clock()))

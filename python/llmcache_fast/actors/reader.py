@@ -7,8 +7,10 @@ gathers, so batches grow with the load and a lone read pays no delay.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -19,14 +21,17 @@ from llmcache_fast.tiers.base import Tier
 _log = logging.getLogger("llmcache_fast.reader")
 
 
+T = TypeVar("T")
+
+
 @dataclass(slots=True, eq=False)
-class _Read:
+class _Read(Generic[T]):
     """One key on its way, and everybody who waits for it."""
 
     key: bytes
     waiters: int = 0
     done: anyio.Event = field(default_factory=anyio.Event)
-    envelope: bytes | None = None
+    found: T | None = None
     error: Exception | None = None
 
 
@@ -61,28 +66,39 @@ async def within(budget: float, done: anyio.Event) -> bool:
 _PARTS = 5
 
 
-class ReadActor:
-    """Reads single keys through a tier's `get_many`.
+class BatchActor(Generic[T]):
+    """Asks for single keys through a call of a tier that takes many.
 
     Two reads of one key share a slot only while it waits: a read never joins a round trip that started
     before it, so it sees every write and deletion that was complete when it was called.
     """
 
-    def __init__(self, tier: Tier, *, max_batch: int = 256, concurrency: int = 2) -> None:
-        """`max_batch` bounds one round trip in keys, `concurrency` the round trips under way."""
+    def __init__(
+        self,
+        fetch: Callable[[list[bytes]], Awaitable[Sequence[T]]],
+        tier: str,
+        operation: str,
+        *,
+        max_batch: int = 256,
+        concurrency: int = 2,
+    ) -> None:
+        """`fetch` is the call, of the operation and the tier so named; `max_batch` bounds one round trip in
+        keys, `concurrency` the round trips under way."""
         if max_batch < 1 or concurrency < 1:
             raise ValueError("max_batch and concurrency must be at least 1")
+        self._fetch = fetch
         self._tier = tier
+        self._operation = operation
         self._max_batch = max_batch
         self._free = concurrency
-        self._waiting: dict[bytes, _Read] = {}
-        self._under_way: set[_Read] = set()
+        self._waiting: dict[bytes, _Read[T]] = {}
+        self._under_way: set[_Read[T]] = set()
         self._wake = anyio.Event()
         self._closed = False
         self._reads = self._keys = self._batches = self._failures = 0
 
-    async def get(self, key: bytes, budget: float | None = None) -> bytes | None:
-        """The tier's envelope of `key`, or None.
+    async def get(self, key: bytes, budget: float | None = None) -> T:
+        """What the call returns for `key`.
 
         Raises:
             TierError: the tier failed; an instance of the caller's own.
@@ -107,7 +123,7 @@ class ReadActor:
                 del self._waiting[key]
         if read.error is not None:
             raise self._own_error(read.error) from read.error
-        return read.envelope
+        return read.found  # type: ignore[return-value]  # set, for there is no error
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Those who still wait then get a `TierError`."""
@@ -141,18 +157,18 @@ class ReadActor:
             failures=self._failures,
         )
 
-    async def _read(self, batch: list[_Read]) -> None:
+    async def _read(self, batch: list[_Read[T]]) -> None:
         self._batches += 1
         self._keys += len(batch)
         try:
-            envelopes = await self._tier.get_many([read.key for read in batch])
-            for read, envelope in zip(batch, envelopes, strict=True):
-                read.envelope = envelope
+            found = await self._fetch([read.key for read in batch])
+            for read, value in zip(batch, found, strict=True):
+                read.found = value
         except Exception as error:  # noqa: BLE001 - any failure must be handed on
             # Whatever it was, it must reach those who wait and must not end the actor.
             self._failures += 1
             if not isinstance(error, TierError):
-                _log.error("reading the tier %s raised %s", self._tier.name, type(error).__name__)
+                _log.error("reading the tier %s raised %s", self._tier, type(error).__name__)
             for read in batch:
                 read.error = error
         # A cancellation passes: `run` tells those who wait.
@@ -167,10 +183,17 @@ class ReadActor:
             return error.again()
         return TierError(
             f"the tier raised {type(error).__name__}",
-            tier=self._tier.name,
-            operation="get_many",
+            tier=self._tier,
+            operation=self._operation,
             reason="bug",
         )
 
     def _closed_error(self) -> TierError:
-        return TierError("the reader is closed", tier=self._tier.name, operation="get_many", reason="closed")
+        return TierError("the reader is closed", tier=self._tier, operation=self._operation, reason="closed")
+
+
+class ReadActor(BatchActor[bytes | None]):
+    """The read actor of a tier: `get` returns the tier's envelope of a key, or None."""
+
+    def __init__(self, tier: Tier, *, max_batch: int = 256, concurrency: int = 2) -> None:
+        super().__init__(tier.get_many, tier.name, "get_many", max_batch=max_batch, concurrency=concurrency)

@@ -118,7 +118,7 @@ class Authority(Protocol):
         ...
 
 
-class Leases(Protocol):
+class LeasingTier(Tier, Protocol):
     """A tier that can see to it that one process at a time computes a fingerprint.
 
     A lease is a hint: correctness never depends on it (I4). It ends by release or by time, whichever comes
@@ -131,6 +131,10 @@ class Leases(Protocol):
     ) -> list[tuple[bytes | None, bool]]:
         """`(envelope, held)` of each key, in one round trip: its envelope, or else whether `token` holds its
         lease now. `(None, False)` says that another owner computes it."""
+        ...
+
+    async def lease_many(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        """Whether `token` holds the lease of each key now, be the key there or not."""
         ...
 
     async def renew_leases(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
