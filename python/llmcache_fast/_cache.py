@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from threading import get_ident
 from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
 
 from llmcache_fast import _admission
 from llmcache_fast._answer import Answer, Landing, entry_of
-from llmcache_fast._codec import decode, encode
+from llmcache_fast._codec import decode
 from llmcache_fast._computing import Computing
 from llmcache_fast._core import Clock
 from llmcache_fast._decorator import Cached, cached
@@ -35,6 +34,7 @@ from llmcache_fast._options import (
     options_of,
 )
 from llmcache_fast._stats import CacheStats, cache_stats
+from llmcache_fast._storing import Storing
 from llmcache_fast._streams import Source, StreamReader, Streams
 from llmcache_fast._usage import PriceTable, Usage
 from llmcache_fast.actors.flights import Flights
@@ -161,7 +161,7 @@ class LLMCache(Lifecycle):
         self._lookup = Lookup(self, self._tiers, self._clock)
         exits.push_async_callback(self._close_tiers)
         await self._lookup.open(tasks, self.options.namespace)
-        self._computing = Computing(
+        self._storing = Storing(
             self,
             self._lookup,
             self._flights,
@@ -169,6 +169,15 @@ class LLMCache(Lifecycle):
             clock=self._clock,
             admit=self._admit,
             prices=self._prices or PriceTable.shipped(),
+        )
+        self._computing = Computing(
+            self,
+            self._lookup,
+            self._flights,
+            self._storing,
+            self.options,
+            clock=self._clock,
+            missed=self._recent.add,
         )
         self._invalidations = Invalidations(self, self._lookup, self._flights, strict=self.options.strict)
         self._streams = Streams(self._computing, self._flights)
@@ -195,7 +204,7 @@ class LLMCache(Lifecycle):
                 pass
         return default
 
-    async def _compute(
+    def _compute(
         self,
         key: bytes,
         request: Any,
@@ -203,39 +212,8 @@ class LLMCache(Lifecycle):
         kind: Any,
         namespace: str,
         options: Mapping[str, Any] | None,
-    ) -> Any:
-        if options is None and get_ident() == self._thread:
-            flight = self._computing.plain_flight(key)
-            if flight is not None and not self._flights.within():
-                # `Flights.join` without a frame of its own: of ten thousand callers all but one come here,
-                # and each frame is one more object that the collector walks through.
-                since = self._stamp(flight.space)
-                self._flights.adopt(flight)
-                try:
-                    await flight.done().wait()
-                finally:
-                    self._flights.leave(flight)
-                landing = self._flights.outcome(flight)
-                if not (flight.superseded and self._computing.predates(landing, since)):
-                    return self._computing.joined(landing, kind)
-        answer = await self._answer(key, request, compute, kind, namespace, options)
-        return answer.landing.copy(kind)
-
-    async def _answer(
-        self,
-        key: bytes,
-        request: Any,
-        compute: Callable[..., Awaitable[Any]],
-        kind: Any,
-        namespace: str,
-        options: Mapping[str, Any] | None,
-    ) -> Answer:
-        checked = call_options(self.options, options)
-        answering = self._computing.answer if self._in_own_loop() else self._computing.alone
-        answer = await answering(key, compute, kind, namespace_of(namespace), checked)
-        if answer.status == "miss":
-            self._recent.add(key, request)
-        return answer
+    ) -> Awaitable[Any]:
+        return self._computing.value(key, request, compute, kind, namespace, options)
 
     def _locate(
         self, request: Any, namespace: str | None, profile: str | None, variant: str | int | None
@@ -276,7 +254,8 @@ class LLMCache(Lifecycle):
                     return found.result(key, type, self._clock())
                 except UnstorableValueError:
                     pass
-        answer = await self._answer(key, request, compute, type, name, options)
+        checked = call_options(self.options, options)
+        answer = await self._computing.answer(key, request, compute, type, name, checked)
         return answer.result(key, type, self._clock())
 
     async def stream(
@@ -368,8 +347,8 @@ class LLMCache(Lifecycle):
         computed: Computed[Any] = (
             value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
         )
-        encode(computed.value, type)
-        stored = await self._computing.put(key, name, computed, type, checked)
+        stored = await self._storing.put(key, name, computed, type, checked)
+        self._computing.forget_failure(key)
         self._recent.add(key, request)
         return stored
 
@@ -466,7 +445,8 @@ class LLMCache(Lifecycle):
             self._shards(),
             [floor.statistics() for floor in self._lookup.floors],
             self._computing.counts,
-            not_stored=self._computing.not_stored,
+            stored=self._storing.stored,
+            not_stored=self._storing.not_stored,
             flights=self._flights.statistics()._asdict(),
             saved=self._computing.saved,
         )

@@ -16,14 +16,26 @@ from llmcache_fast._errors import UnstorableValueError
 
 _encoder = msgspec.msgpack.Encoder()
 _BUILTINS = (dict, list, tuple, int, float, bool, type(None), set, frozenset)
+_SCALARS = frozenset({str, bytes, int, float, bool})
 
 
 def encode(value: object, kind: Any = None) -> tuple[Content, bytes | str]:
     """Content type and payload of a value; `kind` is the type the caller will ask for, if any.
 
+    Costs one encoding, and one decoding where only that tells whether a hit will be one: a Struct or a model
+    may hold what its own type refuses.
+
     Raises:
         UnstorableValueError: the value cannot be decoded to the same again; says what to do.
     """
+    content, payload = _encode(value, kind)
+    if not (kind is None or kind is Any or (type(value) is kind and kind in _SCALARS)):
+        # What is not of the type the callers ask for would be a miss for ever.
+        decode(content, payload, kind)
+    return content, payload
+
+
+def _encode(value: object, kind: Any) -> tuple[Content, bytes | str]:
     if type(value) is bytes:
         return "bytes", value
     if type(value) is str:

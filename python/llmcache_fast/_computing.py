@@ -1,32 +1,31 @@
 """Computing an answer: the body of a flight, and what callers are told meanwhile.
 
-What belongs here: stale answers, admission, what becomes of a computed value. What does
-not: waiting and cancellation (`actors.flights`), the tiers (`_lookup`), remembered failures (`_failures`).
+What belongs here: whether a caller waits, computes or is given what is old. What does not: waiting and
+cancellation (`actors.flights`), what becomes of a value (`_storing`), remembered failures (`_failures`).
 """
 
 from __future__ import annotations
 
 import inspect
-import random
-import warnings
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import anyio
 import msgspec
 
 from llmcache_fast._answer import Answer, Landing, entry_of
-from llmcache_fast._codec import decode, encode, fits
+from llmcache_fast._codec import decode, fits
 from llmcache_fast._core import Clock, Engine
-from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
-from llmcache_fast._errors import ConfigurationError, NotCachedError, UnstorableValueError
+from llmcache_fast._entry import Computed, Entry, Facts, Status
+from llmcache_fast._errors import NotCachedError, UnstorableValueError
 from llmcache_fast._failures import Failures
-from llmcache_fast._freshness import lifetime, state
+from llmcache_fast._freshness import state
 from llmcache_fast._lookup import Lookup
-from llmcache_fast._options import UNSET, CallOptions, Options, names, seconds
-from llmcache_fast._usage import PriceTable
-from llmcache_fast.actors.flights import Flight, Flights
+from llmcache_fast._options import CallOptions, Options, call_options, namespace_of
+from llmcache_fast._storing import Stamped, Storing
+from llmcache_fast.actors.flight import Flight
+from llmcache_fast.actors.flights import Flights
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -60,27 +59,71 @@ class Computing:
         engine: Engine,
         lookup: Lookup,
         flights: Flights,
+        storing: Storing,
         options: Options,
         *,
         clock: Clock,
-        admit: Callable[[Any], bool],
-        prices: PriceTable,
-        rng: Callable[[], float] = random.random,
+        missed: Callable[[bytes, Any], None],
     ) -> None:
+        """`missed` is told fingerprint and request of each call that computed."""
         self._engine = engine
         self._lookup = lookup
         self._flights = flights
+        self._storing = storing
         self._options = options
         self._clock = clock
-        self._admit = admit
-        self._prices = prices
-        self._rng = rng
+        self._missed = missed
         self._failures = Failures(engine, options.negative_ttl, clock)
         self.counts: Counter[str] = Counter()
-        self.not_stored: Counter[str] = Counter()
         self.saved = 0
 
+    async def value(
+        self,
+        key: bytes,
+        request: Any,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        given: Mapping[str, Any] | None,
+    ) -> Any:
+        """What `get_or_compute` gives of what is not fresh in memory; `given` are the options of the call."""
+        if given is None and self._flights.in_own_thread():
+            flight = self._flights.get(key)
+            if flight is not None and flight.plain and not flight.landed and not self._flights.within():
+                # `_answer` and `Flights.join` without frames of their own: of ten thousand callers all but
+                # one come here, and each frame is one more object that the collector walks through.
+                since = self._engine._stamp(flight.space)
+                self._flights.adopt(flight)
+                try:
+                    await flight.done().wait()
+                finally:
+                    self._flights.leave(flight)
+                landing = self._flights.outcome(flight)
+                if not (flight.superseded and self._predates(landing, since)):
+                    self._flights.joined()
+                    self._told(landing, "stale" if landing.status == "stale" else "joined")
+                    return landing.copy(kind)
+        checked = call_options(self._options, given)
+        answer = await self.answer(key, request, compute, kind, namespace, checked)
+        return answer.landing.copy(kind)
+
     async def answer(
+        self,
+        key: bytes,
+        request: Any,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        namespace: str,
+        options: CallOptions,
+    ) -> Answer:
+        """The answer to one call that found nothing fresh in memory."""
+        answering = self._answer if self._flights.in_own_loop() else self._alone
+        answer = await answering(key, compute, kind, namespace_of(namespace), options)
+        if answer.status == "miss":
+            self._missed(key, request)
+        return answer
+
+    async def _answer(
         self,
         key: bytes,
         compute: Callable[..., Awaitable[Any]],
@@ -89,12 +132,11 @@ class Computing:
         options: CallOptions,
         since: tuple[int, int] | None = None,
     ) -> Answer:
-        """The answer to one call that found nothing fresh in memory.
-
-        `since` is the stamp at the call's start, if that was earlier.
-        """
+        """`since` is the stamp at the call's start, if that was earlier."""
+        flight = self._flights.get(key)
         if since is None:
-            since = self._engine._stamp(self._engine._namespace_id(namespace))
+            space = self._engine._namespace_id(namespace) if flight is None else flight.space
+            since = self._engine._stamp(space)
         started = anyio.current_time()
         if not options.refresh:
             stale = self._stale(key, compute, kind, namespace, options)
@@ -104,7 +146,6 @@ class Computing:
             if refusal is not None:
                 self.counts["negative"] += 1
                 raise refusal
-        flight = self._flights.get(key)
         if flight is not None and not options.refresh and self._outlived(flight):
             self._flights.supersede_flight(key)
             flight = None
@@ -121,16 +162,16 @@ class Computing:
             flight = self._start(key, compute, kind, namespace, options)
             status = None
         landing: Landing = await self._flights.join(flight, options.timeout)
-        if status == "joined" and self.predates(landing, since):
+        if status == "joined" and self._predates(landing, since):
             if options.timeout is not None:
                 left = max(0.0, options.timeout - (anyio.current_time() - started))
                 options = msgspec.structs.replace(options, timeout=left)
-            return await self.answer(key, compute, kind, namespace, options, since)
+            return await self._answer(key, compute, kind, namespace, options, since)
         if status is None or landing.status == "stale":
             status = landing.status
         return self._told(landing, status, superseded=flight.superseded)
 
-    def predates(self, landing: Landing, since: tuple[int, int]) -> bool:
+    def _predates(self, landing: Landing, since: tuple[int, int]) -> bool:
         """Whether a value may have been invalidated before the call that joined its flight: by a tag that was
         known only at the end, so that the flight could be joined. A later flight is none such."""
         entry = landing.entry
@@ -209,31 +250,20 @@ class Computing:
         async def run(flight: Flight) -> Landing:
             return await self._run(flight, compute, kind, options)
 
+        flight = self.launch(key, namespace, options, run)
+        # Nothing old is there to be returned instead: who comes without options can only wait.
+        flight.plain = not options.refresh and self._engine._peek(key) is None
+        return flight
+
+    def launch(
+        self, key: bytes, namespace: str, options: CallOptions, run: Callable[[Flight], Awaitable[Landing]]
+    ) -> Flight:
+        """Start a flight that carries the targets of a call."""
         if options.refresh:
             # What is running started too early for this caller; its own waiters still get it.
             self._flights.supersede_flight(key)
-        flight = self._flights.start(key, namespace, self.targets(key, namespace, options), options.tags, run)
-        # Nothing old is there to be returned instead: who comes without options can only wait.
-        flight.plain = not options.refresh and self._engine._peek(key) is None
-        flight.space = self._engine._namespace_id(namespace)
-        return flight
-
-    def plain_flight(self, key: bytes) -> Flight | None:
-        """The running flight that a call without options waits for in any case."""
-        flight = self._flights.get(key)
-        return flight if flight is not None and flight.plain and not flight.landed else None
-
-    def joined(self, landing: Landing, kind: Any) -> Any:
-        """What one of those who waited gets."""
-        self._flights.joined()
-        self._told(landing, "stale" if landing.status == "stale" else "joined")
-        return landing.copy(kind)
-
-    def targets(self, key: bytes, namespace: str, options: CallOptions) -> list[int]:
-        """All targets by which an entry of this call can be invalidated."""
-        return self._engine._entry_targets(
-            namespace, key, list(options.tags), options.label, list(options.depends_on)
-        )
+        targets = self._storing.targets(key, namespace, options)
+        return self._flights.start(key, namespace, targets, options.tags, run)
 
     def add_targets(self, flight: Flight, options: CallOptions) -> None:
         """A caller that joins brings its own tags and versions: the entry must go with any of them.
@@ -254,8 +284,7 @@ class Computing:
         key, namespace = flight.key, flight.namespace
         await self._lookup.prepare(namespace)
         # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
-        space = self._engine._namespace_id(namespace)
-        epoch, snap = self._engine._stamp(space)
+        stamp = self._engine._stamp(flight.space)
         found = None if options.refresh else await self._lookup.read(key, namespace)
         if found is not None and not _is_for(found[0], kind):
             found = None
@@ -272,14 +301,14 @@ class Computing:
             value = await _call(compute, Context(key, self._stale_value(found, key, namespace, kind)))
         except Exception as error:
             self.counts["failures"] += 1
-            fallback = self._after_failure(flight, error, kind, found, epoch, snap)
+            fallback = self._after_failure(flight, error, kind, found, stamp)
             if fallback is None:
                 raise
             return fallback
         self.counts["computations"] += 1
         self._failures.forget(key)
         computed = value if isinstance(value, Computed) else Computed(value)
-        return self.keep(flight, computed, kind, options, epoch, snap, started)
+        return self._storing.keep(flight, computed, kind, options, Stamped(*stamp, started))
 
     async def record(
         self,
@@ -290,8 +319,7 @@ class Computing:
     ) -> Landing:
         """Run the source of a stream and keep what it commits."""
         await self._lookup.prepare(flight.namespace)
-        epoch, snap = self._engine._stamp(self._engine._namespace_id(flight.namespace))
-        started = self._clock()
+        stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
         try:
             await source(recorder)
         except Exception:
@@ -301,10 +329,10 @@ class Computing:
         self.counts["miss"] += 1
         result = recorder.result()
         if result is None:
-            self.not_stored["uncommitted"] += 1
+            self._storing.not_stored["uncommitted"] += 1
             recorder.end()
             return Landing(None, None, "miss", None)
-        landing = self.keep(flight, result, None, options, epoch, snap, started, "stream")
+        landing = self._storing.keep(flight, result, None, options, stamped, "stream")
         if landing.entry is not None:
             recorder.facts, recorder.cost = landing.entry.facts, landing.entry.cost
         recorder.end()
@@ -317,76 +345,7 @@ class Computing:
         except UnstorableValueError:
             return None
 
-    def keep(
-        self,
-        flight: Flight,
-        computed: Computed[Any],
-        kind: Any,
-        options: CallOptions,
-        epoch: int,
-        snap: int,
-        started: int,
-        content: Content | None = None,
-        here: bool = True,
-    ) -> Landing:
-        """Store a computed value if it may be, and make it what the waiters get."""
-        now = self._clock()
-        try:
-            kept, payload = encode(computed.value, kind)
-            if kind is not None:
-                # What is not of the type the callers ask for would be a miss for ever.
-                decode(kept, payload, kind)
-            ttl = options.ttl if computed.ttl is UNSET else computed.ttl
-            ttl = None if ttl is None else seconds("ttl", ttl)
-            tags = names("tags", (*flight.tags, *computed.tags))
-        except (UnstorableValueError, ConfigurationError) as error:
-            # Nothing that was paid for is lost: the callers get it, and the program is told.
-            self.not_stored["unstorable"] += 1
-            warnings.warn(f"a computed value was not stored: {error}", RuntimeWarning, stacklevel=2)
-            return Landing(None, computed.value, "miss", None)
-        stale = max(options.stale_while_revalidate, options.stale_if_error)
-        life = lifetime(now, ttl, stale, self._options.jitter, self._rng())
-        entry = Entry(
-            key=flight.key,
-            namespace=flight.namespace,
-            content=content or kept,
-            payload=payload,
-            facts=Facts(
-                tags=tags,
-                label=options.label,
-                depends_on=tuple(dict.fromkeys((*options.depends_on, *flight.depends_on))),
-                model=computed.model,
-                usage=computed.usage,
-                compute_micros=max(0, now - started),
-            ),
-            created=now,
-            fresh_until=life.fresh_until,
-            stale_until=life.stale_until,
-            epoch=epoch,
-            snap=snap,
-            cost=self._cost(computed),
-        )
-        self._store(flight, entry, computed, options, ttl, here)
-        return Landing(entry, None, "miss", None)
-
-    async def put(
-        self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions
-    ) -> bool:
-        """Store a value that the caller has; whether memory took it."""
-        targets = self.targets(key, namespace, options)
-        late = self._engine._named_targets(namespace, tags=list(names("tags", computed.tags)))
-        flight = Flight(key, namespace, 0, {*targets, *late}, options.tags)
-        with self._flights.writing(flight):
-            await self._lookup.prepare(namespace)
-        # The caller had the value before: what was invalidated while the clock was asked for covers it.
-        self._flights.supersede_flight(key)
-        self._failures.forget(key)
-        epoch, snap = self._engine._stamp(targets[0])
-        before = self.counts["stored"]
-        self.keep(flight, computed, kind, options, epoch, snap, self._clock())
-        return self.counts["stored"] > before
-
-    async def alone(
+    async def _alone(
         self,
         key: bytes,
         compute: Callable[..., Awaitable[Any]],
@@ -394,62 +353,17 @@ class Computing:
         namespace: str,
         options: CallOptions,
     ) -> Answer:
-        """As `answer`, from an event loop the flights do not belong to: computed in the caller's own task,
+        """As `_answer`, from an event loop the flights do not belong to: computed in the caller's own task,
         kept in memory only."""
         if options.only_if_cached:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
-        targets = self.targets(key, namespace, options)
-        flight = Flight(key, namespace, 0, set(targets), options.tags)
-        epoch, snap = self._engine._stamp(targets[0])
-        started = self._clock()
+        targets = self._storing.targets(key, namespace, options)
+        flight = Flight(key, namespace, targets[0], 0, set(targets), options.tags)
+        stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
         value = await _call(compute, Context(key))
         computed = value if isinstance(value, Computed) else Computed(value)
-        landing = self.keep(flight, computed, kind, options, epoch, snap, started, here=False)
+        landing = self._storing.keep(flight, computed, kind, options, stamped, here=False)
         return self._told(landing, "miss", superseded=flight.superseded)
-
-    def _store(
-        self,
-        flight: Flight,
-        entry: Entry,
-        computed: Computed[Any],
-        options: CallOptions,
-        ttl: float | None,
-        here: bool,
-    ) -> None:
-        if not (options.store and computed.store) or ttl == 0:
-            self.not_stored["option"] += 1
-        elif not self._admitted(computed.value):
-            self.not_stored["admission"] += 1
-        elif flight.superseded:
-            self.not_stored["superseded"] += 1
-        else:
-            outcome = self._lookup.put(entry) if here else self._lookup.put_memory(entry)
-            if outcome == "invalid":
-                # By a tag that the computation named only now.
-                flight.superseded = True
-                self.not_stored["superseded"] += 1
-            elif outcome in ("stored", "replaced"):
-                self.counts["stored"] += 1
-            else:
-                self.not_stored[outcome] += 1
-
-    def _admitted(self, value: Any) -> bool:
-        try:
-            return bool(self._admit(value))
-        except Exception as error:  # noqa: BLE001 - what was paid for goes to the callers, whatever the rule does
-            warnings.warn(
-                f"a computed value was not stored: the admission rule raised {type(error).__name__}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            return False
-
-    def _cost(self, computed: Computed[Any]) -> int:
-        if computed.cost is not None:
-            return max(0, int(computed.cost))
-        if computed.usage is not None and computed.model is not None:
-            return self._prices.cost(computed.model, computed.usage) or 0
-        return 0
 
     # -- failures -------------------------------------------------------------------------------------
 
@@ -463,8 +377,7 @@ class Computing:
         error: Exception,
         kind: Any,
         found: tuple[Entry, str] | None,
-        epoch: int,
-        snap: int,
+        stamp: tuple[int, int],
     ) -> Landing | None:
         """The stale entry that stands in for a failed computation; without one, deterministic refusals are
         remembered."""
@@ -478,7 +391,7 @@ class Computing:
         ):
             self._failures.put_off(flight.key)
             return Landing(entry, None, "stale", found[1] if found is not None else "memory")
-        self._failures.remember(flight, error, epoch, snap)
+        self._failures.remember(flight, error, *stamp)
         return None
 
     def forget_failure(self, key: bytes) -> None:

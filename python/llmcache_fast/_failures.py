@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from llmcache_fast._core import Clock, Engine
 from llmcache_fast._freshness import MICROS
-from llmcache_fast.actors.flights import Flight, own_exception
+from llmcache_fast.actors.flight import Flight, own_exception
 
 RETRY_AFTER: Final = 5.0
 """Seconds in which a stale entry whose computation failed is served without trying again."""
@@ -56,8 +56,7 @@ class Failures:
         bare.__cause__ = None  # its frames would keep the whole call alive
         if isinstance(bare, Exception):
             until = self._clock() + round(self._negative_ttl * MICROS)
-            space = self._engine._namespace_id(flight.namespace)
-            failure = _Failure(bare, until, space, epoch, snap, list(flight.targets))
+            failure = _Failure(bare, until, flight.space, epoch, snap, list(flight.targets))
             _remember(self._refused, flight.key, failure)
 
     def refusal(self, key: bytes) -> BaseException | None:

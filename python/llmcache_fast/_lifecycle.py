@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import AsyncExitStack
-from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +23,6 @@ class Lifecycle(Engine):
 
     _exits: AsyncExitStack | None = None
     _loop: Any = None
-    _thread: int = 0
 
     async def _assemble(self, exits: AsyncExitStack) -> None:
         """Make the parts, each with its end in `exits`."""
@@ -35,7 +33,6 @@ class Lifecycle(Engine):
         async with AsyncExitStack() as exits:
             await self._assemble(exits)
             self._loop = anyio.lowlevel.current_token()
-            self._thread = get_ident()
             # First of all ends: nobody may come in while the parts end.
             exits.callback(self._set_open, open=False)
             self._exits = exits.pop_all()
@@ -62,12 +59,8 @@ class Lifecycle(Engine):
         if self._exits is None:
             raise CacheClosedError("the cache is not open: use it inside `async with LLMCache(...) as cache`")
 
-    def _in_own_loop(self) -> bool:
-        """Whether flights can be waited for here; other loops share the entries."""
-        return bool(anyio.lowlevel.current_token() == self._loop)
-
     def _check_loop(self) -> None:
-        if not self._in_own_loop():
+        if anyio.lowlevel.current_token() != self._loop:
             raise CacheClosedError(
                 "the cache was opened in another event loop; hits and `get_nowait` work here. To compute, "
                 "open a cache in this loop (a disk tier shares entries), or use SyncLLMCache from threads"

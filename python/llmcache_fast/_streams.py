@@ -20,7 +20,8 @@ from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import FlightCancelled, NotCachedError, WaitTimeoutError
 from llmcache_fast._options import CallOptions
 from llmcache_fast._usage import Usage
-from llmcache_fast.actors.flights import Flight, Flights, own_exception
+from llmcache_fast.actors.flight import Flight, own_exception
+from llmcache_fast.actors.flights import Flights
 
 CONTENT: Content = "stream"
 
@@ -274,10 +275,7 @@ class Streams:
                 recorder.end(FlightCancelled("the recording was cancelled"))
             return landing
 
-        if options.refresh:
-            self._flights.supersede_flight(key)
-        targets = self._computing.targets(key, namespace, options)
-        flight = self._flights.start(key, namespace, targets, options.tags, run)
+        flight = self._computing.launch(key, namespace, options, run)
         flight.attachment = recorder
         # A flight that is ended from outside ends its readers too, whatever its source does.
         flight.on_end = recorder.end

@@ -23,7 +23,8 @@ import anyio
 import anyio.lowlevel
 
 from llmcache_fast import FlightCancelled, FlightDeadlineExceeded, LLMCache, Recorder
-from llmcache_fast.actors.flights import Flight, Flights
+from llmcache_fast.actors.flight import Flight
+from llmcache_fast.actors.flights import Flights
 from llmcache_fast.testing import ManualClock
 
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -19,7 +19,7 @@ from llmcache_fast import (
     LLMCache,
     WaitTimeoutError,
 )
-from llmcache_fast.actors.flights import Flight
+from llmcache_fast.actors.flight import Flight
 from tests.concurrency.callers import A, B, C, Callers, Provider, ProviderError, options
 from tests.concurrency.injection import stray_cancellation
 

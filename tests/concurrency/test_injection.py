@@ -11,7 +11,8 @@ import anyio.lowlevel
 import pytest
 
 from llmcache_fast import FlightCancelled
-from llmcache_fast.actors.flights import Flight, Flights
+from llmcache_fast.actors.flight import Flight
+from llmcache_fast.actors.flights import Flights
 from llmcache_fast.testing import ManualClock, MemoryTier
 from tests.concurrency.injection import (
     REQUEST,
@@ -270,7 +271,7 @@ class LeaderComputes(Flights):
     def start(
         self, key: bytes, namespace: str, targets: Any, tags: Any, run: Callable[[Flight], Awaitable[Any]]
     ) -> Flight:
-        flight = Flight(key, namespace, next(self._numbers), set(targets), tags)
+        flight = Flight(key, namespace, targets[0], next(self._numbers), set(targets), tags)
         self._table[key] = flight
         self._running.add(flight)
         flight.attachment = run
@@ -389,6 +390,6 @@ def test_planted_bugs_are_found(
 ) -> None:
     monkeypatch.setattr("tests.concurrency.injection.HANG", 2.0)
     # The second line of defence, which hides what the table of flights does wrong.
-    monkeypatch.setattr("llmcache_fast._computing.Computing.predates", lambda *_: False)
+    monkeypatch.setattr("llmcache_fast._computing.Computing._predates", lambda *_: False)
     with pytest.raises(InvariantBrokenError, match=finds):
         explore(scenario, victim, anyio_backend, flights=bug)

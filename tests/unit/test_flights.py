@@ -5,20 +5,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import pytest
 
 from llmcache_fast import (
-    ComputationError,
     FlightCancelled,
     FlightDeadlineExceeded,
     LLMCache,
     ReentrancyError,
     WaitTimeoutError,
 )
-from llmcache_fast.actors.flights import Flight, Flights, own_exception
+from llmcache_fast.actors.flight import Flight
+from llmcache_fast.actors.flights import Flights
 
 KEY = b"k" * 32
 
@@ -251,34 +251,6 @@ async def test_closing_ends_every_waiter() -> None:
         with pytest.raises(FlightCancelled, match="closing"):
             start(made, run)
     assert len(outcome) == 1
-
-
-class Picky(Exception):  # noqa: N818 - an SDK's
-    def __init__(self, message: str, *, response: object) -> None:
-        super().__init__(message)
-        self.response = response
-
-
-class Uncopyable(Exception):  # noqa: N818 - an SDK's
-    def __new__(cls, secret: object = None) -> Self:
-        if secret is not Uncopyable:
-            raise RuntimeError
-        return super().__new__(cls)
-
-
-def test_exceptions_of_ones_own() -> None:
-    original = Picky("m", response="r")
-    own = own_exception(original)
-    assert type(own) is Picky
-    assert (own.args, own.response, own.__cause__) == (("m",), "r", original)
-    system = own_exception(FileNotFoundError(2, "no such file", "name"))
-    assert isinstance(system, FileNotFoundError)
-    assert (system.errno, system.filename) == (2, "name")
-    refused = Uncopyable(Uncopyable)
-    refused.args = ()
-    told = own_exception(refused)
-    assert isinstance(told, ComputationError)
-    assert told.__cause__ is refused
 
 
 async def test_an_exception_of_any_kind_stays_within_its_flight() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -10,30 +9,7 @@ import pytest
 
 from llmcache_fast import CacheClosedError, ConfigurationError, LLMCache, TierError
 from llmcache_fast.testing import ManualClock, MemoryTier
-
-REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-
-
-class Calls:
-    """A computation that counts and numbers its answers."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    async def __call__(self) -> str:
-        self.count += 1
-        return f"answer {self.count}"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def cache(clock: ManualClock, anyio_backend: str) -> AsyncIterator[LLMCache]:
-    async with LLMCache(clock=clock, jitter=0.0) as cache:
-        yield cache
+from tests.unit.conftest import REQUEST, Calls
 
 
 async def test_namespaces_are_walls(cache: LLMCache) -> None:

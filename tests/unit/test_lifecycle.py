@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,7 @@ import pytest
 
 from llmcache_fast import CacheClosedError, LLMCache
 from llmcache_fast.testing import ManualClock, MemoryTier
-
-REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-
-
-class Calls:
-    """A computation that counts and numbers its answers."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    async def __call__(self) -> str:
-        self.count += 1
-        return f"answer {self.count}"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def cache(clock: ManualClock, anyio_backend: str) -> AsyncIterator[LLMCache]:
-    async with LLMCache(clock=clock, jitter=0.0) as cache:
-        yield cache
+from tests.unit.conftest import REQUEST, Calls
 
 
 async def test_outside_its_block_every_verb_says_so() -> None:

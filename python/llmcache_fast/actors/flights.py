@@ -10,113 +10,28 @@ A flight that is superseded or cancelled leaves the table in the same step; newc
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import get_ident
 from typing import Any, Literal, NamedTuple
 
 import anyio
 import anyio.abc
 from anyio.abc import TaskStatus
+from anyio.lowlevel import current_token
 
 from llmcache_fast._errors import (
-    ComputationError,
     FlightCancelled,
     FlightDeadlineExceeded,
     ReentrancyError,
     WaitTimeoutError,
 )
+from llmcache_fast.actors.flight import Flight, own_exception
 
 _current: ContextVar[Flight | None] = ContextVar("llmcache_fast_flight", default=None)
 """The flight whose computation this task belongs to."""
-
-
-class Flight:
-    """One computation. Waiters read `value` or `error` once `landed`."""
-
-    __slots__ = (
-        "_done",
-        "attachment",
-        "blocked_on",
-        "depends_on",
-        "error",
-        "key",
-        "landed",
-        "namespace",
-        "number",
-        "on_end",
-        "orphan",
-        "plain",
-        "scope",
-        "space",
-        "superseded",
-        "tags",
-        "targets",
-        "value",
-        "waiters",
-    )
-
-    def __init__(
-        self, key: bytes, namespace: str, number: int, targets: set[int], tags: tuple[str, ...]
-    ) -> None:
-        self.key = key
-        self.namespace = namespace
-        self.number = number
-        self.targets = targets
-        self.tags = tags
-        self.depends_on: tuple[str, ...] = ()
-        """Versions that callers who joined brought, beside those of the first."""
-        self.waiters = 0
-        self.landed = False
-        self.orphan = False
-        self.plain = False
-        self.space = 0
-        self.superseded = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.attachment: Any = None
-        self.on_end: Callable[[BaseException | None], None] | None = None
-        self.scope = anyio.CancelScope()
-        self.blocked_on: Counter[Flight] = Counter()
-        """The flights its computation waits for, each as often as it does."""
-        self._done: anyio.Event | None = None
-
-    def done(self) -> anyio.Event:
-        """Set when it lands. Cancelling a waiter touches nothing but the waiter."""
-        if self._done is None:
-            self._done = anyio.Event()
-            if self.landed:
-                self._done.set()
-        return self._done
-
-    def land(self, value: Any = None, error: BaseException | None = None) -> bool:
-        """Give the waiters their answer; whether this was the first."""
-        if self.landed:
-            return False
-        self.landed = True
-        self.value = value
-        self.error = error
-        if self.on_end is not None and error is not None:
-            self.on_end(error)
-        if self._done is not None:
-            self._done.set()
-        return True
-
-    def reaches(self, other: Flight) -> bool:
-        """Whether this flight waits, directly or through others, for `other`."""
-        seen: set[Flight] = set()
-        todo = [self]
-        while todo:
-            flight = todo.pop()
-            if flight is other:
-                return True
-            if flight not in seen:
-                seen.add(flight)
-                todo.extend(flight.blocked_on)
-        return False
 
 
 class FlightStatistics(NamedTuple):
@@ -162,6 +77,16 @@ class Flights:
             ("started", "joined", "failed", "cancelled", "deadlines", "superseded"), 0
         )
         self._closed = False
+        self._loop = current_token()
+        self._thread = get_ident()
+
+    def in_own_loop(self) -> bool:
+        """Whether flights can be waited for here; other loops share the entries."""
+        return bool(current_token() == self._loop)
+
+    def in_own_thread(self) -> bool:
+        """The same for half the price: a thread runs one event loop at a time."""
+        return get_ident() == self._thread
 
     def get(self, key: bytes) -> Flight | None:
         """The flight of a fingerprint that may be joined."""
@@ -171,17 +96,18 @@ class Flights:
         self,
         key: bytes,
         namespace: str,
-        targets: Iterable[int],
+        targets: Sequence[int],
         tags: tuple[str, ...],
         run: Callable[[Flight], Awaitable[Any]],
     ) -> Flight:
         """Register a flight and start its task, without an await. `run` gives the value of `land`.
 
+        The first of `targets` is the namespace's id.
         `run` may itself land the flight before it returns, and go on for a while.
         """
         if self._closed:
             raise FlightCancelled("the cache is closing")
-        flight = Flight(key, namespace, next(self._numbers), set(targets), tags)
+        flight = Flight(key, namespace, targets[0], next(self._numbers), set(targets), tags)
         self._table[key] = flight
         self._running.add(flight)
         self._counts["started"] += 1
@@ -417,27 +343,3 @@ def _unblock(own: Flight, flight: Flight) -> None:
     own.blocked_on[flight] -= 1
     if not own.blocked_on[flight]:
         del own.blocked_on[flight]
-
-
-def own_exception(error: BaseException) -> BaseException:
-    """An exception of the same class and facts for one more caller, chained to the original.
-
-    Two callers must not share one: each adds its own traceback to it. A class that cannot be copied gives a
-    `ComputationError`.
-    """
-    kind = type(error)
-    try:
-        if kind.__module__ == "builtins":
-            fresh = copy.copy(error)
-        else:
-            # Not by calling the class: SDKs' exceptions take arguments that are not in `args`.
-            fresh = kind.__new__(kind, *error.args)
-            fresh.args = error.args
-            fresh.__dict__.update(error.__dict__)
-        if type(fresh) is not kind or fresh is error or fresh.args != error.args:
-            raise TypeError
-    except Exception:  # noqa: BLE001 - a foreign class may refuse in any way
-        fresh = ComputationError(f"the computation raised {kind.__name__}")
-    fresh.__cause__ = error
-    fresh.__traceback__ = None
-    return fresh

@@ -1,0 +1,211 @@
+"""Storing: what becomes of a value that was computed or given.
+
+What belongs here: encoding it, its lifetime and cost, admission, and what is counted when it is not stored.
+What does not: computing it (`_computing`), the tiers (`_lookup`).
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from llmcache_fast._answer import Landing
+from llmcache_fast._codec import encode
+from llmcache_fast._core import Clock, Engine
+from llmcache_fast._entry import Computed, Content, Entry, Facts
+from llmcache_fast._errors import ConfigurationError, UnstorableValueError
+from llmcache_fast._freshness import lifetime
+from llmcache_fast._lookup import Lookup
+from llmcache_fast._options import UNSET, CallOptions, Options, names, seconds
+from llmcache_fast._usage import PriceTable
+from llmcache_fast.actors.flight import Flight
+from llmcache_fast.actors.flights import Flights
+
+
+class Stamped(NamedTuple):
+    """When a computation began, by the two clocks that matter to its entry."""
+
+    epoch: int
+    snap: int
+    started: int
+    """Microseconds since 1970."""
+
+
+class _Form(NamedTuple):
+    """A value made ready: nothing of it can fail any more."""
+
+    content: Content
+    payload: bytes | str
+    ttl: float | None
+    tags: tuple[str, ...]
+
+
+class Storing:
+    """Puts values into the tiers, if they may be stored."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        lookup: Lookup,
+        flights: Flights,
+        options: Options,
+        *,
+        clock: Clock,
+        admit: Callable[[Any], bool],
+        prices: PriceTable,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        self._engine = engine
+        self._lookup = lookup
+        self._flights = flights
+        self._options = options
+        self._clock = clock
+        self._admit = admit
+        self._prices = prices
+        self._rng = rng
+        self.stored = 0
+        """Values that memory took."""
+        self.not_stored: Counter[str] = Counter()
+        """By reason."""
+
+    def targets(self, key: bytes, namespace: str, options: CallOptions) -> list[int]:
+        """All targets by which an entry of this call can be invalidated; the first is its namespace."""
+        return self._engine._entry_targets(
+            namespace, key, list(options.tags), options.label, list(options.depends_on)
+        )
+
+    def keep(
+        self,
+        flight: Flight,
+        computed: Computed[Any],
+        kind: Any,
+        options: CallOptions,
+        stamped: Stamped,
+        content: Content | None = None,
+        *,
+        here: bool = True,
+    ) -> Landing:
+        """Store a computed value if it may be, and make it what the waiters get.
+
+        `here`: in the event loop of the lower tiers; elsewhere it is kept in memory only.
+        """
+        try:
+            form = self._form(computed, kind, flight.tags, options)
+        except (UnstorableValueError, ConfigurationError) as error:
+            # Nothing that was paid for is lost: the callers get it, and the program is told.
+            self.not_stored["unstorable"] += 1
+            warnings.warn(f"a computed value was not stored: {error}", RuntimeWarning, stacklevel=2)
+            return Landing(None, computed.value, "miss", None)
+        entry = self._entry(flight, form, computed, options, stamped, content)
+        self._store(flight, entry, computed, options, form.ttl, here)
+        return Landing(entry, None, "miss", None)
+
+    async def put(
+        self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions
+    ) -> bool:
+        """Store a value that the caller has; whether memory took it.
+
+        Raises:
+            UnstorableValueError: it cannot be stored so that a hit returns the same.
+            ConfigurationError: one of its own options cannot work.
+        """
+        form = self._form(computed, kind, options.tags, options)
+        targets = self.targets(key, namespace, options)
+        late = self._engine._named_targets(namespace, tags=list(form.tags))
+        flight = Flight(key, namespace, targets[0], 0, {*targets, *late}, options.tags)
+        with self._flights.writing(flight):
+            await self._lookup.prepare(namespace)
+        # The caller had the value before: what was invalidated while the clock was asked for covers it.
+        self._flights.supersede_flight(key)
+        stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
+        entry = self._entry(flight, form, computed, options, stamped)
+        return self._store(flight, entry, computed, options, form.ttl)
+
+    def _form(self, computed: Computed[Any], kind: Any, tags: tuple[str, ...], options: CallOptions) -> _Form:
+        content, payload = encode(computed.value, kind)
+        ttl = options.ttl if computed.ttl is UNSET else computed.ttl
+        ttl = None if ttl is None else seconds("ttl", ttl)
+        return _Form(content, payload, ttl, names("tags", (*tags, *computed.tags)))
+
+    def _entry(
+        self,
+        flight: Flight,
+        form: _Form,
+        computed: Computed[Any],
+        options: CallOptions,
+        stamped: Stamped,
+        content: Content | None = None,
+    ) -> Entry:
+        now = self._clock()
+        stale = max(options.stale_while_revalidate, options.stale_if_error)
+        life = lifetime(now, form.ttl, stale, self._options.jitter, self._rng())
+        return Entry(
+            key=flight.key,
+            namespace=flight.namespace,
+            content=content or form.content,
+            payload=form.payload,
+            facts=Facts(
+                tags=form.tags,
+                label=options.label,
+                depends_on=tuple(dict.fromkeys((*options.depends_on, *flight.depends_on))),
+                model=computed.model,
+                usage=computed.usage,
+                compute_micros=max(0, now - stamped.started),
+            ),
+            created=now,
+            fresh_until=life.fresh_until,
+            stale_until=life.stale_until,
+            epoch=stamped.epoch,
+            snap=stamped.snap,
+            cost=self._cost(computed),
+        )
+
+    def _store(
+        self,
+        flight: Flight,
+        entry: Entry,
+        computed: Computed[Any],
+        options: CallOptions,
+        ttl: float | None,
+        here: bool = True,
+    ) -> bool:
+        if not (options.store and computed.store) or ttl == 0:
+            return self._refused("option")
+        if not self._admitted(computed.value):
+            return self._refused("admission")
+        if flight.superseded:
+            return self._refused("superseded")
+        outcome = self._lookup.put(entry) if here else self._lookup.put_memory(entry)
+        if outcome == "invalid":
+            # By a tag that the computation named only now.
+            flight.superseded = True
+            return self._refused("superseded")
+        if outcome not in ("stored", "replaced"):
+            return self._refused(outcome)
+        self.stored += 1
+        return True
+
+    def _refused(self, reason: str) -> bool:
+        self.not_stored[reason] += 1
+        return False
+
+    def _admitted(self, value: Any) -> bool:
+        try:
+            return bool(self._admit(value))
+        except Exception as error:  # noqa: BLE001 - what was paid for goes to the callers, whatever the rule does
+            warnings.warn(
+                f"a computed value was not stored: the admission rule raised {type(error).__name__}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return False
+
+    def _cost(self, computed: Computed[Any]) -> int:
+        if computed.cost is not None:
+            return max(0, int(computed.cost))
+        if computed.usage is not None and computed.model is not None:
+            return self._prices.cost(computed.model, computed.usage) or 0
+        return 0
