@@ -71,6 +71,8 @@ class LLMCache(Lifecycle):
         on_abandon: What becomes of a computation nobody waits for: `finish` it (its tokens are paid for) or
             `cancel` it.
         max_orphans: How many such computations may go on.
+        max_background: How many refreshes of stale values may run at once; beyond it a stale value is served
+            and not refreshed.
         admit: Whether a computed value may be stored; the default refuses what is empty or cut off.
         prices: The price table by which usage becomes cost.
         strict: `invalidate` raises when the authority cannot be told, instead of answering `deferred`.
@@ -96,6 +98,7 @@ class LLMCache(Lifecycle):
         deadline: Seconds = DEFAULT_DEADLINE,
         on_abandon: Literal["finish", "cancel"] = "finish",
         max_orphans: int = 64,
+        max_background: int = 64,
         admit: Callable[[Any], bool] | None = None,
         prices: PriceTable | None = None,
         strict: bool = False,
@@ -114,6 +117,7 @@ class LLMCache(Lifecycle):
             deadline=deadline,
             on_abandon=on_abandon,
             max_orphans=max_orphans,
+            max_background=max_background,
             strict=strict,
         )
         self._clock = clock or Clock()
@@ -156,6 +160,7 @@ class LLMCache(Lifecycle):
             deadline=self.options.deadline,
             on_abandon=self.options.on_abandon,
             max_orphans=self.options.max_orphans,
+            max_background=self.options.max_background,
         )
         await tasks.start(self._flights.run)
         self._lookup = Lookup(self, self._tiers, self._clock)

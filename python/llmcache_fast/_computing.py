@@ -229,10 +229,14 @@ class Computing:
             return Landing(entry, None, "hit", "memory")
         failed_lately = self._failures.failed_lately(key)
         if now == "stale" or (now == "fallback" and failed_lately):
-            if not failed_lately and not options.only_if_cached and self._flights.get(key) is None:
-                self._start(key, compute, kind, namespace, options)
+            if not failed_lately and self.may_refresh(key, options):
+                self._flights.put_behind(self._start(key, compute, kind, namespace, options))
             return Landing(entry, None, "stale", "memory")
         return None
+
+    def may_refresh(self, key: bytes, options: CallOptions) -> bool:
+        """Whether a call that is given a stale value starts the computation of the next one."""
+        return not options.only_if_cached and self._flights.get(key) is None and self._flights.may_refresh()
 
     def _state(self, entry: Entry, options: CallOptions) -> str:
         return state(self._clock(), entry.fresh_until, entry.stale_until, options.stale_while_revalidate)
@@ -295,7 +299,10 @@ class Computing:
                 return Landing(entry, None, "hit", tier)
             if now == "stale":
                 # The waiters have their answer; the flight goes on to compute the next one.
-                flight.land(Landing(entry, None, "stale", tier))
+                stale = Landing(entry, None, "stale", tier)
+                if not flight.background and not self._flights.put_behind(flight):
+                    return stale
+                flight.land(stale)
         started = self._clock()
         try:
             value = await _call(compute, Context(key, self._stale_value(found, key, namespace, kind)))

@@ -54,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float = DEFAULT_DEADLINE
     on_abandon: Literal["finish", "cancel"] = "finish"
     max_orphans: int = 64
+    max_background: int = 64
     strict: bool = False
 
 
@@ -196,8 +197,9 @@ def options_of(**given: Any) -> Options:
         raise ConfigurationError(f"on_abandon is {given['on_abandon']!r}: must be 'finish' or 'cancel'")
     if given["normalize"] not in (None, "NFC"):
         raise ConfigurationError(f"normalize is {given['normalize']!r}: must be None or 'NFC'")
-    if not isinstance(given["max_orphans"], int) or given["max_orphans"] < 0:
-        raise ConfigurationError(f"max_orphans is {given['max_orphans']!r}: must be a number, zero or more")
+    for name in ("max_orphans", "max_background"):
+        if not isinstance(given[name], int) or given[name] < 0:
+            raise ConfigurationError(f"{name} is {given[name]!r}: must be a number, zero or more")
     if given["deadline"] == 0:
         raise ConfigurationError("deadline is 0: a computation needs time")
     return Options(**given)

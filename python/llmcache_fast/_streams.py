@@ -220,8 +220,8 @@ class Streams:
         if found is not None and found.landing.entry is not None:
             reader = _replay(found.landing.entry, found.status)
             if reader is not None:
-                if found.status == "stale" and not options.only_if_cached and self._flights.get(key) is None:
-                    self._start(key, source, namespace, options)
+                if found.status == "stale" and self._computing.may_refresh(key, options):
+                    self._flights.put_behind(self._start(key, source, namespace, options))
                 return reader
         if options.only_if_cached:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")

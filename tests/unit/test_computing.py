@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from llmcache_fast import Computed, LLMCache
-from llmcache_fast.testing import ManualClock
+from llmcache_fast.testing import ManualClock, MemoryTier
 from tests.unit.conftest import Calls, StatusError, settled
 
 REQUEST = {"q": 1}
@@ -102,3 +102,39 @@ async def test_a_joining_callers_tags_count(cache: LLMCache) -> None:
 async def test_a_plain_function_is_refused_by_name(cache: LLMCache) -> None:
     with pytest.raises(TypeError, match="async callable; it returned a str"):
         await cache.get_or_compute(REQUEST, lambda: "no coroutine")  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["memory", "disk"])
+async def test_refreshes_in_the_background_are_bounded(clock: ManualClock, below: bool) -> None:
+    go = anyio.Event()
+    running = most = 0
+
+    async def compute() -> str:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await go.wait()
+        running -= 1
+        return "new"
+
+    tiers = [MemoryTier(clock=clock)] if below else []
+    async with LLMCache(
+        tiers=tiers, clock=clock, jitter=0.0, ttl=10, stale_while_revalidate=90, max_background=8
+    ) as cache:
+        for number in range(100):
+            await cache.set({"n": number}, "old")
+        await cache.flush()
+        clock.advance(11)
+        if below:
+            cache._clear()
+        for number in range(100):
+            assert (await cache.resolve({"n": number}, compute)).status == "stale"
+        await anyio.wait_all_tasks_blocked()
+        assert (most, cache.stats().flights["background"]) == (8, 8)
+        go.set()
+        await settled(cache)
+        assert cache.stats().flights["background"] == 0
+        for number in range(50, 58):
+            assert (await cache.resolve({"n": number}, compute)).status == "stale"
+        await settled(cache)
+        assert (await cache.resolve({"n": 57}, compute)).value == "new", "the next ones have their turn"

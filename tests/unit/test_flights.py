@@ -26,7 +26,12 @@ KEY = b"k" * 32
 @asynccontextmanager
 async def flights(**options: Any) -> AsyncIterator[Flights]:
     async with anyio.create_task_group() as tasks:
-        defaults: dict[str, Any] = {"deadline": 60.0, "on_abandon": "finish", "max_orphans": 8}
+        defaults: dict[str, Any] = {
+            "deadline": 60.0,
+            "on_abandon": "finish",
+            "max_orphans": 8,
+            "max_background": 8,
+        }
         made = Flights(tasks, **(defaults | options))
         await tasks.start(made.run)
         yield made

@@ -248,3 +248,22 @@ async def test_begin_is_once() -> None:
     recorder.commit()
     stored: Any = recorder.result()
     assert stored.ttl is not None
+
+
+async def test_refreshes_of_stale_streams_are_bounded() -> None:
+    clock = ManualClock()
+    source = Source()
+    async with LLMCache(
+        clock=clock, jitter=0.0, ttl=10, stale_while_revalidate=90, max_background=2
+    ) as cache:
+        for number in range(5):
+            await read(await cache.stream({"n": number}, source))
+        clock.advance(11)
+        source.hold()
+        for number in range(5):
+            assert (await cache.stream({"n": number}, source)).status == "stale"
+        await anyio.wait_all_tasks_blocked()
+        assert source.runs == 5 + 2
+        for gate in source.gates:
+            gate.set()
+        await idle(cache)

@@ -21,6 +21,7 @@ class Flight:
     __slots__ = (
         "_done",
         "attachment",
+        "background",
         "blocked_on",
         "depends_on",
         "error",
@@ -55,6 +56,7 @@ class Flight:
         self.waiters = 0
         self.landed = False
         self.orphan = False
+        self.background = False
         self.plain = False
         """There is nothing old that a caller could be given instead of waiting."""
         self.superseded = False

@@ -39,7 +39,9 @@ class FlightStatistics(NamedTuple):
 
     running: int
     orphans: int
-    """Running without a waiter."""
+    """Running since their last waiter left."""
+    background: int
+    """Running to refresh what callers have in an old form."""
     waiting: int
     started: int
     joined: int
@@ -59,12 +61,16 @@ class Flights:
         deadline: float,
         on_abandon: Literal["finish", "cancel"],
         max_orphans: int,
+        max_background: int,
     ) -> None:
-        """`deadline` is in seconds from a flight's start; `max_orphans` flights may go on unwaited for."""
+        """`deadline` is in seconds from a flight's start; `max_orphans` flights may go on unwaited for, and
+        `max_background` refresh what callers have in an old form."""
         self._tasks = tasks
         self._deadline = deadline
         self._on_abandon = on_abandon
         self._max_orphans = max_orphans
+        self._max_background = max_background
+        self._background = 0
         self._table: dict[bytes, Flight] = {}
         self._numbers = itertools.count(1)
         self._deadlines: dict[Flight, float] = {}
@@ -116,6 +122,18 @@ class Flights:
             self._wake.set()
         self._tasks.start_soon(self._fly, flight, run)
         return flight
+
+    def may_refresh(self) -> bool:
+        """Whether one more flight may go on in the background."""
+        return self._background < self._max_background
+
+    def put_behind(self, flight: Flight) -> bool:
+        """Let a flight go on in the background, if one more may: its callers have what is old."""
+        if not self.may_refresh():
+            return False
+        flight.background = True
+        self._background += 1
+        return True
 
     async def join(self, flight: Flight, timeout: float | None = None) -> Any:
         """Wait for a flight's value.
@@ -277,6 +295,7 @@ class Flights:
         return FlightStatistics(
             running=len(self._running),
             orphans=self._orphans,
+            background=self._background,
             waiting=sum(flight.waiters for flight in self._running),
             **self._counts,
         )
@@ -306,6 +325,7 @@ class Flights:
             self._remove(flight)
             self._running.discard(flight)
             self._deadlines.pop(flight, None)
+            self._background -= flight.background
             if flight.orphan:
                 flight.orphan = False
                 self._orphans -= 1
