@@ -120,6 +120,7 @@ class Storing:
             await self._lookup.prepare(namespace)
         # The caller had the value before: what was invalidated while the clock was asked for covers it.
         self._flights.supersede_flight(key)
+        self._flights.supersede_writes(key)
         stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
         entry = self._entry(flight, form, computed, options, stamped)
         return self._store(flight, entry, computed, options, form.ttl)
@@ -176,9 +177,10 @@ class Storing:
             return self._refused("option")
         if not self._admitted(computed.value):
             return self._refused("admission")
-        if flight.superseded:
-            return self._refused("superseded")
-        outcome = self._lookup.put(entry) if here else self._lookup.put_memory(entry)
+        with self._flights.deciding:
+            if flight.superseded:
+                return self._refused("superseded")
+            outcome = self._lookup.put(entry) if here else self._lookup.put_memory(entry)
         if outcome == "invalid":
             # By a tag that the computation named only now.
             flight.superseded = True

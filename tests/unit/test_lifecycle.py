@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,25 @@ async def test_another_event_loop_shares_hits_and_computes_alone(cache: LLMCache
     await anyio.to_thread.run_sync(thread.join)
     assert found == ["shared", "answer 1", "answer 1"]
     assert await cache.get({"n": 2}) == "answer 1", "and what it computed is shared too"
+
+
+async def test_what_another_event_loop_computes_does_not_replace_what_was_set(
+    cache: LLMCache, anyio_backend: str
+) -> None:
+    started, go = threading.Event(), threading.Event()
+
+    async def slow() -> str:
+        started.set()
+        await anyio.to_thread.run_sync(go.wait)
+        return "computed elsewhere"
+
+    async def elsewhere() -> None:
+        assert await cache.get_or_compute(REQUEST, slow) == "computed elsewhere"
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, partial(anyio.run, elsewhere, backend=anyio_backend))
+        await anyio.to_thread.run_sync(started.wait)
+        await cache.set(REQUEST, "set by hand")
+        go.set()
+    assert await cache.get(REQUEST) == "set by hand"
+    assert cache.stats().not_stored == {"superseded": 1}

@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any, Literal, NamedTuple
 
 import anyio
@@ -78,6 +78,8 @@ class Flights:
         self._wake = anyio.Event()
         self._running: set[Flight] = set()
         self._writes: set[Flight] = set()
+        self.deciding = Lock()
+        """Held from asking whether a value is superseded until it is stored: other threads supersede too."""
         self._orphans = 0
         self._counts = dict.fromkeys(
             ("started", "joined", "failed", "cancelled", "deadlines", "superseded"), 0
@@ -243,15 +245,27 @@ class Flights:
             flight.superseded = True
             self._remove(flight)
         self._counts["superseded"] += len(covered)
-        for write in self._writes:
-            if write.namespace == namespace and (targets is None or not targets.isdisjoint(write.targets)):
-                write.superseded = True
+        self._supersede_writes(
+            lambda write: (
+                write.namespace == namespace and (targets is None or not targets.isdisjoint(write.targets))
+            )
+        )
         return len(covered)
+
+    def supersede_writes(self, key: bytes) -> None:
+        """A newer value is there than those on their way to the store (`writing`)."""
+        self._supersede_writes(lambda write: write.key == key)
+
+    def _supersede_writes(self, covers: Callable[[Flight], bool]) -> None:
+        if self._writes:
+            with self.deciding:
+                for write in filter(covers, tuple(self._writes)):
+                    write.superseded = True
 
     @contextmanager
     def writing(self, flight: Flight) -> Iterator[None]:
-        """Inside, an invalidation supersedes `flight` too: a value that a caller has already, and is not yet
-        stored. It has no task, and nobody joins it."""
+        """Inside, `flight` can be superseded: a value on its way to the store from a caller's own task, which
+        may be in another thread. Nobody joins it."""
         self._writes.add(flight)
         try:
             yield
