@@ -146,7 +146,7 @@ class Computing:
             if refusal is not None:
                 self.counts["negative"] += 1
                 raise refusal
-        if flight is not None and not options.refresh and self._outlived(flight):
+        if flight is not None and not options.refresh and (flight.streamed or self._outlived(flight)):
             self._flights.supersede_flight(key)
             flight = None
         if flight is not None and not options.refresh:
@@ -367,9 +367,10 @@ class Computing:
         targets = self._storing.targets(key, namespace, options)
         flight = Flight(key, namespace, targets[0], 0, set(targets), options.tags)
         stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
-        value = await _call(compute, Context(key))
-        computed = value if isinstance(value, Computed) else Computed(value)
-        landing = self._storing.keep(flight, computed, kind, options, stamped, here=False)
+        with self._flights.writing(flight):
+            value = await _call(compute, Context(key))
+            computed = value if isinstance(value, Computed) else Computed(value)
+            landing = self._storing.keep(flight, computed, kind, options, stamped, here=False)
         return self._told(landing, "miss", superseded=flight.superseded)
 
     # -- failures -------------------------------------------------------------------------------------

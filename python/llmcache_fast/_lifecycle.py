@@ -62,8 +62,9 @@ class Lifecycle(Engine):
     def _check_loop(self) -> None:
         if anyio.lowlevel.current_token() != self._loop:
             raise CacheClosedError(
-                "the cache was opened in another event loop; hits and `get_nowait` work here. To compute, "
-                "open a cache in this loop (a disk tier shares entries), or use SyncLLMCache from threads"
+                "the cache was opened in another event loop, and streams are recorded in that one alone: "
+                "give this loop a cache of its own (both share the entries of a disk tier), or call from the "
+                "loop that opened it; `get`, `get_nowait` and `get_or_compute` work here"
             )
 
     def _abandon(self) -> None:

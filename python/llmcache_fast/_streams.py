@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import anyio
 import msgspec
@@ -18,7 +18,7 @@ from llmcache_fast._answer import Landing
 from llmcache_fast._computing import Computing
 from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import FlightCancelled, NotCachedError, WaitTimeoutError
-from llmcache_fast._options import CallOptions
+from llmcache_fast._options import UNSET, CallOptions, Seconds, Unset
 from llmcache_fast._usage import Usage
 from llmcache_fast.actors.flight import Flight, own_exception
 from llmcache_fast.actors.flights import Flights
@@ -75,7 +75,7 @@ class Recorder:
         usage: Usage | None = None,
         model: str | None = None,
         cost: int | None = None,
-        ttl: float | None = None,
+        ttl: Seconds | Unset | None = UNSET,
         tags: tuple[str, ...] = (),
     ) -> None:
         """Declare the recording complete: stored when the source returns, unless the call forbids it.
@@ -84,11 +84,10 @@ class Recorder:
             usage: Tokens of the answer.
             model: The model that gave it.
             cost: In micro-USD; without it, taken from `usage` and `model` by the cache's price table.
-            ttl: Seconds it is fresh; None leaves the call's.
+            ttl: Seconds it is fresh, None for ever, 0 not stored; without it, the call's.
             tags: Added to those of the call.
         """
-        options: dict[str, Any] = {} if ttl is None else {"ttl": ttl}
-        self._committed = Computed(None, usage=usage, model=model, cost=cost, tags=tags, **options)
+        self._committed = Computed(None, ttl=ttl, usage=usage, model=model, cost=cost, tags=tags)
 
     def spoil(self) -> None:
         """Nobody joins from here on: what was written is an error. Those who read already go on."""
@@ -226,11 +225,11 @@ class Streams:
         if options.only_if_cached:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         flight = None if options.refresh else self._flights.get(key)
-        if flight is not None and isinstance(flight.attachment, Recorder) and flight.attachment.spoiled:
+        if flight is not None and (not flight.streamed or flight.attachment.spoiled):
             self._flights.supersede_flight(key)
             flight = None
         status: Status = "joined"
-        if flight is None or not isinstance(flight.attachment, Recorder):
+        if flight is None:
             status = "miss"
             flight = self._start(key, source, namespace, options)
         else:
@@ -276,7 +275,7 @@ class Streams:
             return landing
 
         flight = self._computing.launch(key, namespace, options, run)
-        flight.attachment = recorder
+        flight.attachment, flight.streamed = recorder, True
         # A flight that is ended from outside ends its readers too, whatever its source does.
         flight.on_end = recorder.end
         return flight

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
 from llmcache_fast import (
+    CacheClosedError,
     FlightCancelled,
     LLMCache,
     NotCachedError,
@@ -18,6 +20,7 @@ from llmcache_fast import (
     WaitTimeoutError,
 )
 from llmcache_fast.testing import ManualClock, MemoryTier
+from tests.unit.conftest import Calls
 
 REQUEST = {"q": 1}
 CHUNKS = [b"data: 1\n\n", b"da", b"", b"ta: 2\n\n", bytes(range(256))]
@@ -267,3 +270,64 @@ async def test_refreshes_of_stale_streams_are_bounded() -> None:
         for gate in source.gates:
             gate.set()
         await idle(cache)
+
+
+async def test_a_value_and_a_stream_of_one_request_do_not_join_each_other(cache: LLMCache) -> None:
+    source = Source()
+    gates = source.hold()
+    calls = Calls()
+    reader = await cache.stream(REQUEST, source)
+    assert await cache.get_or_compute(REQUEST, calls) == "answer 1", "a stream is no value to wait for"
+    for gate in gates:
+        gate.set()
+    assert await read(reader) == CHUNKS
+    assert await cache.get(REQUEST) == "answer 1", "the later flight's answer stays"
+
+    go = anyio.Event()
+
+    async def slow() -> str:
+        await go.wait()
+        return "value"
+
+    async def call() -> None:
+        await cache.get_or_compute(REQUEST, slow, refresh=True)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await anyio.wait_all_tasks_blocked()
+        assert await read(await cache.stream(REQUEST, source)) == CHUNKS
+        go.set()
+    assert (await cache.stream(REQUEST, source)).status == "hit"
+
+
+@pytest.mark.parametrize(("ttl", "left"), [({}, None), ({"ttl": None}, CHUNKS), ({"ttl": 10**6}, CHUNKS)])
+async def test_a_commit_may_set_the_lifetime_and_none_is_for_ever(ttl: Any, left: Any) -> None:
+    clock = ManualClock()
+
+    async def source(recorder: Recorder) -> None:
+        for chunk in CHUNKS:
+            recorder.write(chunk)
+        recorder.commit(**ttl)
+
+    async with LLMCache(clock=clock, ttl=10) as cache:
+        await read(await cache.stream(REQUEST, source))
+        clock.advance(10**5)
+        try:
+            found = await read(await cache.stream(REQUEST, source, only_if_cached=True))
+        except NotCachedError:
+            found = None
+        assert found == left
+
+
+async def test_another_event_loop_is_told_what_to_do(cache: LLMCache, anyio_backend: str) -> None:
+    caught: list[BaseException] = []
+
+    async def elsewhere() -> None:
+        try:
+            await cache.stream(REQUEST, Source())
+        except CacheClosedError as error:
+            caught.append(error)
+
+    await anyio.to_thread.run_sync(partial(anyio.run, elsewhere, backend=anyio_backend))
+    assert "cache of its own" in str(caught[0])
+    assert "disk tier" in str(caught[0])

@@ -34,6 +34,7 @@ class Flight:
         "plain",
         "scope",
         "space",
+        "streamed",
         "superseded",
         "tags",
         "targets",
@@ -59,6 +60,8 @@ class Flight:
         self.background = False
         self.plain = False
         """There is nothing old that a caller could be given instead of waiting."""
+        self.streamed = False
+        """It records a stream: its waiters read `attachment`, and no value."""
         self.superseded = False
         self.value: Any = None
         self.error: BaseException | None = None
