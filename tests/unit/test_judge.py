@@ -49,6 +49,14 @@ def choice(**fields: Any) -> dict[str, Any]:
     return {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop", **fields}
 
 
+def said(text: str) -> dict[str, Any]:
+    return {"type": "message", "content": [{"type": "output_text", "text": text}]}
+
+
+def responded(*output: Any) -> dict[str, Any]:
+    return {"status": "completed", "output": output}
+
+
 def judged(name: str, body: Any) -> str | None:
     return judge_body(BY_NAME[name], json.dumps(body).encode(), FINISH_REASONS).refused
 
@@ -72,7 +80,14 @@ def judged(name: str, body: Any) -> str | None:
         ("completions", {"choices": [{"text": "", "finish_reason": "stop"}]}, "empty"),
         ("embeddings", {"data": [{"embedding": [1]}]}, None),
         ("embeddings", {"data": []}, "empty"),
-        ("responses", {"status": "completed", "output": [{"type": "message", "content": []}]}, None),
+        ("responses", responded(said("a")), None),
+        ("responses", responded({"type": "function_call", "name": "f"}), None),
+        ("responses", responded({"type": "image_generation_call"}, said("")), None),
+        ("responses", responded({"type": "reasoning"}, said("a")), None),
+        ("responses", responded({"type": "message", "content": []}), "empty"),
+        ("responses", responded(said("")), "empty"),
+        ("responses", responded({"type": "reasoning", "content": [{"text": "hm"}]}, said("")), "empty"),
+        ("responses", responded({"type": "reasoning"}), "empty"),
         ("responses", {"status": "completed", "output": []}, "empty"),
         ("responses", {"status": "queued", "output": [{}]}, "finish_reason"),
         ("responses", {"status": "completed", "output": [{"content": [{"type": "refusal"}]}]}, "refusal"),

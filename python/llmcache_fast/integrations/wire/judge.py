@@ -167,7 +167,15 @@ def _responses(body: Mapping[str, Any]) -> Verdict:
         for part in item.get("content") or ():
             if part.get("type") == "refusal":
                 return Verdict("refusal", usage, model)
-    return Verdict(None if output else "empty", usage, model)
+    return Verdict(None if any(map(_item_says_something, output)) else "empty", usage, model)
+
+
+def _item_says_something(item: Mapping[str, Any]) -> bool:
+    """Of an output item of the responses shape: a message with a part that is not an empty text, or an item
+    of another kind. Reasoning alone is no answer."""
+    if item.get("type") != "message":
+        return item.get("type") != "reasoning"
+    return any(part.get("type") != "output_text" or part.get("text") for part in item.get("content") or ())
 
 
 def _decoded(event: SseEvent) -> dict[str, Any] | None:
