@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from llmcache_fast._errors import ConfigurationError
+from llmcache_fast._options import label_of, names
+
 PREFIX = "x-llmcache-"
 
 _DIRECTIVES = frozenset({"no-cache", "no-store", "only-if-cached", "refresh"})
@@ -27,7 +30,7 @@ class Controls(msgspec.Struct, frozen=True):
     """False after `no-store`: a hit is served, a fresh answer is not kept."""
     only_if_cached: bool = False
     ttl: float | msgspec.UnsetType | None = msgspec.UNSET
-    """Seconds; None never expires; UNSET leaves the cache's own."""
+    """Seconds; 0 is not stored, None never expires, UNSET leaves the cache's own."""
     tags: tuple[str, ...] = ()
     variant: str | None = None
     label: str | None = None
@@ -60,9 +63,13 @@ def parse_controls(headers: Mapping[str, str]) -> Controls:
         raise ControlError(f"{PREFIX}control cannot hold only-if-cached beside no-cache or refresh")
     if "ttl" in found:
         fields["ttl"] = _ttl(found["ttl"])
-    fields["tags"] = tuple(_words(found.get("tags", "")))
     fields["variant"] = found.get("variant") or None
-    fields["label"] = found.get("label") or None
+    try:
+        # As the cache will: what it refuses is this header's fault and not the cache's.
+        fields["tags"] = names("tags", _words(found.get("tags", "")))
+        fields["label"] = label_of(found["label"]) if found.get("label") else None
+    except ConfigurationError as problem:
+        raise ControlError(f"{PREFIX}{problem}") from None
     return Controls(**fields)
 
 
@@ -80,6 +87,8 @@ def _ttl(text: str) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ControlError(f"{PREFIX}ttl must be a number of seconds above 0 or 'none', not {text[:40]!r}")
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ControlError(
+            f"{PREFIX}ttl must be a number of seconds, zero or more, or 'none', not {text[:40]!r}"
+        )
     return seconds
