@@ -190,6 +190,10 @@ class StreamReader:
     ) -> None:
         self._leave()
 
+    def spoil(self) -> None:
+        """Let nobody join this recording from here on; those who read it already go on."""
+        self._recorder.spoil()
+
     async def aclose(self) -> None:
         """Stop reading."""
         self._leave()

@@ -160,6 +160,30 @@ async def test_a_leader_s_timeout_is_not_that_of_the_others(
 
 
 @on_both
+async def test_a_leader_s_read_timeout_within_the_answer_is_its_own(
+    upstream: Upstream, library: ModuleType
+) -> None:
+    value = body("chat", model="demo:drip-300,words-3", stream=True)
+    url = upstream.url + PATHS["chat"]
+    async with open_cache() as cache, client_of(library, cache) as client:
+        impatient = library.Timeout(20, read=0.05)
+        async with (
+            client.stream("POST", url, json=value, timeout=impatient) as leader,
+            client.stream("POST", url, json=value) as follower,
+        ):
+            assert follower.headers["x-llmcache"] == "joined"
+            with pytest.raises(library.ReadTimeout):
+                await leader.aread()
+            # Whoever comes now has seen a silence: an upstream that hangs is not to be waited for again.
+            async with client.stream("POST", url, json=value) as late:
+                assert late.headers["x-llmcache"] == "miss"
+                chunks = [chunk async for chunk in follower.aiter_bytes()]
+                await late.aread()
+    assert b"[DONE]" in b"".join(chunks)
+    assert upstream.requests == 2
+
+
+@on_both
 async def test_nobody_joins_a_stream_that_has_brought_an_error(library: ModuleType) -> None:
     """The connection stays open after the error event: who asks again is not given the old error."""
     error = b'data: {"error":{"message":"overloaded"}}\n\n'

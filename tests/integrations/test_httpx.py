@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from llmcache_fast import ConfigurationError
 from llmcache_fast.integrations.httpx import CachingTransport
 from tests.integrations.caches import open_cache
 from tests.integrations.calls import PATHS, body
@@ -239,6 +240,9 @@ async def test_controls(upstream: Upstream, library: ModuleType) -> None:
             assert (await control(client, url)).json()["id"] == fresh.json()["id"] != first.json()["id"]
         await control(client, url, ttl="none")
         assert cache.options_given[-1] == {"ttl": None}
+        stored = cache.entries
+        assert (await control(client, url, ttl="0", variant="3")).headers["x-llmcache"] == "miss"
+        assert cache.entries == stored, "zero seconds: not stored"
     assert not [name for name in upstream.stats()["last_headers"] if name.startswith("x-llmcache")]
 
 
@@ -266,19 +270,63 @@ async def test_a_stale_answer_is_served_and_refreshed_behind(upstream: Upstream,
         ({"ttl": "-1"}, "-1"),
         ({"tllt": "1"}, "x-llmcache-tllt"),
         ({"control": "refresh, only-if-cached"}, "only-if-cached"),
+        ({"tags": "t" * 257}, "x-llmcache-tags"),
+        ({"tags": ",".join(map(str, range(257)))}, "x-llmcache-tags: 257 are too many"),
+        ({"label": "l" * 513}, "x-llmcache-label"),
+        ({"label": "a//b"}, "x-llmcache-label"),
     ],
+    ids=lambda value: str(value)[:30],
 )
 async def test_bad_control_is_a_clear_400(
     upstream: Upstream, library: ModuleType, headers: dict[str, str], word: str
 ) -> None:
     async with open_cache() as cache, client_of(library, cache) as client:
         response = await control(client, upstream.url + PATHS["chat"], **headers)
+        assert client._transport.statistics().failed_open == {}
     assert response.status_code == 400
     assert word in response.json()["error"]["message"]
     assert upstream.requests == 0
 
 
+async def test_a_namespace_of_its_own(upstream: Upstream, library: ModuleType) -> None:
+    url = upstream.url + PATHS["chat"]
+    async with open_cache() as cache:
+        for namespace, expected in ((None, "miss"), ("tenant", "miss"), ("tenant", "hit"), (None, "hit")):
+            async with client_of(library, cache, namespace=namespace) as client:
+                assert (await client.post(url, json=body("chat"))).headers["x-llmcache"] == expected
+        await cache.invalidate(namespace="tenant")
+        for namespace, expected in (("tenant", "miss"), (None, "hit")):
+            async with client_of(library, cache, namespace=namespace) as client:
+                assert (await client.post(url, json=body("chat"))).headers["x-llmcache"] == expected
+        with pytest.raises(ConfigurationError, match="namespace"):
+            client_of(library, cache, namespace="")
+
+
 # --- failures ---
+
+
+@on_both
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_closing_the_cache_sends_no_call_a_second_time(library: ModuleType, stream: bool) -> None:
+    sent, statuses = [], []
+    arrived, forever = anyio.Event(), anyio.Event()
+
+    async def handle(request: Any) -> Any:
+        sent.append(request)
+        arrived.set()
+        await forever.wait()
+
+    async def call(client: Any) -> None:
+        response = await client.post(URL, json=body("chat", stream=stream))
+        statuses.append((response.status_code, response.headers["x-should-retry"]))
+        assert "closed" in response.json()["error"]["message"]
+
+    async with anyio.create_task_group() as tasks, open_cache() as cache:
+        client = client_of(library, cache, library.MockTransport(handle))
+        tasks.start_soon(call, client)
+        await arrived.wait()
+    await client.aclose()
+    assert (len(sent), statuses) == (1, [(503, "false")])
 
 
 @on_both

@@ -26,6 +26,8 @@ class Reader(Protocol):
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
+    def spoil(self) -> None: ...
+
     async def aclose(self) -> None: ...
 
 
@@ -114,6 +116,8 @@ class LiveBody:
                 raise own_instance(original, self._request) from original
             raise CacheFailure(error) from error
         if limit.cancelled_caught:
+            # An upstream that hangs is not to be waited for by whoever asks next.
+            self._reader.spoil()
             raise self._library.ReadTimeout(
                 "no chunk within the request's read timeout", request=self._request
             )

@@ -35,8 +35,8 @@ def wrap(client: ClientT, cache: StreamCache, *, http_client: Any = None, **opti
             closes the connections that both share, as with the SDKs' own `copy()`.
         cache: An open `LLMCache`.
         http_client: The HTTP client to send with, in place of the one that `client` holds.
-        options: Keywords of `CachingTransport`: `scope`, `share_credentials`, `ignored_headers`,
-            `finish_reasons`, `max_bytes`, `prices`.
+        options: Keywords of `CachingTransport`: `namespace`, `scope`, `share_credentials`,
+            `ignored_headers`, `finish_reasons`, `max_bytes`, `prices`.
 
     Raises:
         TypeError: a synchronous client, or one that is not built on httpx or httpx2.

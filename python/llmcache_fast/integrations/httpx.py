@@ -10,7 +10,7 @@ Every reply carries `x-llmcache: hit | stale | joined | miss | bypass`. A reques
 | `x-llmcache-control: no-cache` | do not read, do store; `refresh` is the same |
 | `x-llmcache-control: no-store` | read, do not store; `no-cache, no-store` is neither |
 | `x-llmcache-control: only-if-cached` | never go upstream: 504 with `x-should-retry: false` when absent |
-| `x-llmcache-ttl` | seconds, or `none` |
+| `x-llmcache-ttl` | seconds, `0` for not stored, or `none` for no end |
 | `x-llmcache-tags` | comma-separated |
 | `x-llmcache-variant` | asks for an independent sample under this name |
 | `x-llmcache-label` | the entry's label |
@@ -31,7 +31,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import anyio
 import msgspec
 
-from llmcache_fast._errors import FlightDeadlineExceeded, NotCachedError, WaitTimeoutError
+from llmcache_fast._errors import (
+    CacheClosedError,
+    FlightCancelled,
+    FlightDeadlineExceeded,
+    NotCachedError,
+    WaitTimeoutError,
+)
+from llmcache_fast._options import namespace_of
 from llmcache_fast._usage import PriceTable
 from llmcache_fast.integrations import binding
 from llmcache_fast.integrations.bodies import CacheFailure, LiveBody, Reader, WholeBody, timeouts
@@ -84,6 +91,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
     Args:
         cache: An open `LLMCache`. It stays the caller's: closing the transport does not close it.
         transport: The transport that goes upstream, of httpx or httpx2. Closed with this one.
+        namespace: In place of the cache's own.
         scope: A name under which all credentials share entries, in place of the credentials' digest.
         share_credentials: True lets all credentials share entries.
         ignored_headers: Names of request headers that do not count for the key, beyond the built-in rules.
@@ -93,6 +101,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
 
     Raises:
         TypeError: `transport` is of neither library.
+        ConfigurationError: a namespace that cannot be.
     """
 
     def __new__(cls, cache: StreamCache, transport: Any, **options: Any) -> Self:
@@ -103,6 +112,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         cache: StreamCache,
         transport: Any,
         *,
+        namespace: str | None = None,
         scope: str | None = None,
         share_credentials: bool = False,
         ignored_headers: Iterable[str] = (),
@@ -112,6 +122,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
     ) -> None:
         self._cache = cache
         self._inner = transport
+        self._namespace = None if namespace is None else namespace_of(namespace)
         self._library = _library_of(transport)
         self._rules = KeyRules(
             cache.fingerprint,
@@ -180,16 +191,19 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
     async def _cached(
         self, request: Any, endpoint: Endpoint, controls: Controls, body: dict[str, Any]
     ) -> Any:
+        recording = self._recording(request, endpoint, body)
+        options = _options(controls)
+        if self._namespace is not None:
+            options["namespace"] = self._namespace
         try:
             key = self._rules.request_of(
                 endpoint, request.method, str(request.url), _pairs(request), body, controls.variant
             )
-            recording = self._recording(request, endpoint, body)
             reader: Reader | None = None
             with _head_limit(request):
                 while reader is None:
                     try:
-                        reader = await self._cache.stream(key, recording, **_options(controls))
+                        reader = await self._cache.stream(key, recording, **options)
                     except Exception as error:
                         # The time that another caller gave the shared request is over; this one's is not.
                         timeout = isinstance(upstream_cause(error), self._library.TimeoutException)
@@ -198,13 +212,13 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         except NotCachedError:
             return self._not_cached(request)
         except Exception as error:  # noqa: BLE001 - an exception of ours would start the SDK's retries
-            return await self._failed(request, controls, error)
+            return await self._failed(request, controls, recording, error)
         if reader is None:
             raise self._library.ReadTimeout("no response within the request's timeouts", request=request)
         try:
             return await self._response(request, reader, recording)
         except CacheFailure as failure:
-            return await self._failed(request, controls, failure.error)
+            return await self._failed(request, controls, recording, failure.error)
 
     def _recording(self, request: Any, endpoint: Endpoint, body: dict[str, Any]) -> Recording:
         # Built when the source runs: a hit needs no request for the upstream.
@@ -212,7 +226,12 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
 
         async def send() -> Any:
             sent.append(self._stripped(request, decodable=True))
-            return await self._inner.handle_async_request(sent[0])
+            response = await self._inner.handle_async_request(sent[0])
+            # From here on each reader waits by its own read timeout (`LiveBody`). This caller's must not end
+            # the answer for the others; the HTTP libraries ask for it anew when the body is read.
+            if timeout := sent[0].extensions.get("timeout"):
+                timeout["read"] = None
+            return response
 
         def same_scope() -> bool:
             # Asked after sending: the client's own hooks may have changed the credentials of the key.
@@ -264,7 +283,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         stream = self._bind(WholeBody)(chunks)
         return self._library.Response(status, headers=headers, stream=stream)
 
-    async def _failed(self, request: Any, controls: Controls, error: Exception) -> Any:
+    async def _failed(self, request: Any, controls: Controls, recording: Recording, error: Exception) -> Any:
         original = upstream_cause(error)
         if original is not None:
             raise own_instance(original, request) from original
@@ -272,6 +291,10 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
             raise self._library.ReadTimeout(
                 "no answer within the cache's deadline", request=request
             ) from error
+        if isinstance(error, FlightCancelled) and recording.started:
+            # It went upstream, and may be billed: neither we nor the SDK's retries send it again.
+            message = "the cache was closed while this call was under way; close it after the last call"
+            return self._refusal(request, 503, "cache_closed", message)
         self._count_failure(error)
         if controls.only_if_cached:
             return self._not_cached(request)
@@ -281,7 +304,9 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         name = type(error).__name__
         if not self._failed_open[name]:
             # Once a class: what fails at every request must not flood the log. No text: it may hold a prompt.
-            _log.warning("the cache failed with %s; requests go upstream without it", name)
+            # What a closed cache says is ours, and tells what to do.
+            shown = f"{name} ({error})" if isinstance(error, CacheClosedError) else name
+            _log.warning("the cache failed with %s; requests go upstream without it", shown)
         self._failed_open[name] += 1
 
     def _stripped(self, request: Any, *, decodable: bool) -> Any:
@@ -290,12 +315,15 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         if decodable and b"identity" not in request.headers.get("accept-encoding", "").encode():
             headers = [(name, value) for name, value in headers if name.lower() != b"accept-encoding"]
             headers.append((b"Accept-Encoding", b"gzip, deflate"))
+        extensions = dict(request.extensions)
+        if "timeout" in extensions:
+            extensions["timeout"] = dict(timeouts(request))
         return self._library.Request(
             request.method,
             request.url,
             headers=headers,
             content=request.content,
-            extensions=dict(request.extensions),
+            extensions=extensions,
         )
 
     async def _bypass(self, request: Any, reason: str) -> Any:
@@ -315,7 +343,7 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         """A response of our own, in a shape that the SDKs of all providers turn into an error."""
         body = {"type": "error", "error": {"type": kind, "message": message, "code": kind, "param": None}}
         data = msgspec.json.encode(body)
-        outcome = "miss" if status == 504 else "bypass"
+        outcome = "bypass" if status == 400 else "miss"
         self._replies[outcome] += 1
         headers = [
             (b"content-type", b"application/json"),
