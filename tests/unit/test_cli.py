@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import socket
 import subprocess
@@ -164,6 +165,41 @@ def test_get_without_a_tier_or_with_a_bad_target(
     assert "64 hex digits" in said
 
 
+def test_get_tells_what_was_invalidated(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    async def fill() -> None:
+        async with LLMCache(tiers=[f"disk://{tmp_path}"]) as cache:
+            for number, tags in enumerate((["a"], ["b"], [])):
+                await cache.set({"n": number}, "value", tags=tags)
+            await cache.flush()
+            await cache.invalidate(tags=["a"])
+            await cache.set({"n": 3}, "value", tags=["a"])
+
+    anyio.run(fill)
+    states = [
+        json_of(capsys, "get", fingerprint({"n": number}).hex(), "--tier", str(tmp_path))["state"]
+        for number in range(4)
+    ]
+    assert states == ["invalidated", "fresh", "fresh", "fresh"]
+
+
+def test_the_bound_of_a_tier_is_its_own_or_unknown(
+    capsys: pytest.CaptureFixture[str], tier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bounds(target: str) -> tuple[Any, str]:
+        checks = {check["name"]: check["detail"] for check in json_of(capsys, "doctor", "--tier", target)}
+        return json_of(capsys, "stats", target)["max_bytes"], checks["disk space"]
+
+    stated, shown = bounds(tier)
+    assert stated is None, "a folder does not say how large it may grow"
+    assert "up to" not in shown
+    assert bounds(f"disk://{tier}?max_bytes=2MiB")[0] == 2 << 20
+    assert bounds(f"disk://{tier}")[0] == 1 << 30
+    monkeypatch.setenv("LLMCACHE_TIERS", f"disk://{tier}?max_bytes=3MiB")
+    stated, shown = bounds(tier)
+    assert stated == 3 << 20
+    assert "up to 3 MiB" in shown
+
+
 def test_stats_of_a_tier(capsys: pytest.CaptureFixture[str], tier: str, tmp_path: Path) -> None:
     assert json_of(capsys, "stats", tier)["rows"] == 3
     assert run(["stats", f"disk://{tier}"]) == Exit.OK
@@ -198,6 +234,39 @@ def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None
     for arguments in (["nope"], ["explain"], ["demo", "--calls", "0"], ["get", "--tires", "x"]):
         assert run(arguments) == Exit.USAGE
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["get", "abc", "--tier", "TIER"], Exit.USAGE, "64 hex digits"),
+        (["stats", "http://127.0.0.1:1"], Exit.ENVIRONMENT, "no demo upstream"),
+        (["stats", "/nowhere"], Exit.FOUND, "no disk tier"),
+        (["explain", "absent.json"], Exit.USAGE, "No such file"),
+        (["explain"], Exit.USAGE, "Missing argument"),
+        (["demo", "--calls", "0"], Exit.USAGE, "--calls"),
+        (["nope"], Exit.USAGE, "nope"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_are_json_too_when_asked(
+    capsys: pytest.CaptureFixture[str], tier: str, arguments: list[str], code: Exit, word: str
+) -> None:
+    arguments = [tier if word == "TIER" else word for word in arguments]
+    assert run([*arguments, "--json"]) == code
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert told["error"]["code"] == code
+    assert word in told["error"]["message"]
+    assert captured.err == ""
+
+
+def test_version_and_short_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == Exit.OK
+    assert capsys.readouterr().out == f"llmcache-fast {importlib.metadata.version('llmcache-fast')}\n"
+    for arguments in (["-h"], ["get", "-h"]):
+        assert run(arguments) == Exit.OK
+        assert "--help" in capsys.readouterr().out
 
 
 def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,6 +305,7 @@ def test_demo_saves_calls_and_money(capsys: pytest.CaptureFixture[str]) -> None:
     # The upstream's own count agrees with what the cache says went upstream.
     assert report["upstream_calls"] == report["timings"]["miss"]["calls"] == report["spent"]["calls"]
     assert report["avoided_calls"] == report["saved"]["calls"] == 60 - report["upstream_calls"] > 20
+    assert report["saved"]["usage"]["output_tokens"] > 0, "by name"
     assert report["saved"]["micro_usd"] > report["spent"]["micro_usd"] > 0
     assert run(["demo", *options]) == Exit.OK
     shown = capsys.readouterr().out

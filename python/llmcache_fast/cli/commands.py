@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llmcache_fast.cli import output
-from llmcache_fast.cli.output import CODES, CommandError, Exit, console, stop, table, write_json
+from llmcache_fast.cli.output import CODES, CommandError, Exit, console, fail, stop, table, write_json
 
 app = typer.Typer(
     help=f"Look into the cache, try it, check a machine for it.\n\n{CODES}",
@@ -19,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -32,24 +34,42 @@ Tier = Annotated[str, typer.Option(envvar="LLMCACHE_TIERS", help="Disk tier: a f
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=arguments, prog_name="llmcache-fast", standalone_mode=False)
     except CommandError as problem:
-        sys.stderr.write(f"llmcache-fast: {problem}\n")
-        return problem.code
+        return fail(problem.code, str(problem), as_json=as_json)
     except typer.Exit as done:
         return done.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
-        return Exit.ENVIRONMENT
+        return fail(Exit.ENVIRONMENT, "interrupted", as_json=as_json)
     except Exception as problem:
         # Wrong arguments: typer shows them itself only in its standalone mode, whose exit codes are not ours.
         show = getattr(problem, "show", None)
         if show is None:
             raise
+        # Without arguments typer shows the help, which is its message.
+        message = getattr(problem, "format_message", lambda: "")()
+        if as_json and message:
+            return fail(Exit.USAGE, message, as_json=True)
         show()
         return Exit.USAGE
     return int(code or 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"llmcache-fast {importlib.metadata.version('llmcache-fast')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Only `--version` stands before a command."""
 
 
 @app.command()
@@ -89,7 +109,7 @@ def demo(
             task = progress.add_task("calling the model through the cache", total=calls)
             report = anyio.run(main, upstream.url, lambda: progress.advance(task))
     if json:
-        write_json(report)
+        write_json(workload.plain(report))
     else:
         _show_demo(report)
     return Exit.OK
@@ -191,7 +211,10 @@ def stats(
     ],
     json: Json = False,
 ) -> int:
-    """Show the counters of a disk tier or of a running demo upstream."""
+    """Show the counters of a disk tier or of a running demo upstream.
+
+    `max_bytes` is not in the folder: it is shown for an address, or when LLMCACHE_TIERS names the folder.
+    """
     from llmcache_fast.cli.inspection import statistics
 
     found = statistics(target)
@@ -201,6 +224,7 @@ def stats(
         rows = [
             (name.replace("_", " "), output.count(value) if isinstance(value, int) else str(value))
             for name, value in found.items()
+            if value is not None
         ]
         console().print(table(target, ["what", "value "], rows))
     return Exit.OK
@@ -244,14 +268,15 @@ def get(
     if not tier:
         stop(Exit.USAGE, "which tier? give --tier FOLDER or --tier disk:///path, or set LLMCACHE_TIERS")
     key = inspection.key_of(target, profile=profile, namespace=namespace)
-    entry = inspection.entry_in(inspection.disk_tier(tier), namespace, key)
-    if entry is None:
+    found = inspection.entry_in(inspection.disk_tier(tier), namespace, key)
+    if found is None:
         if json:
             write_json({"fingerprint": key.hex(), "namespace": namespace, "state": "miss"})
         else:
             console().print(f"miss: {key.hex()} is not in {tier}")
         return Exit.FOUND
-    facts = inspection.facts_of(entry, now=clock_micros())
+    entry, valid = found
+    facts = inspection.facts_of(entry, valid=valid, now=clock_micros())
     if value:
         facts["value"] = inspection.value_of(entry)
     if json:

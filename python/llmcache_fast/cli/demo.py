@@ -82,6 +82,15 @@ class Report(msgspec.Struct, frozen=True):
     prices_dated: str
 
 
+def plain(report: Report) -> dict[str, Any]:
+    """The report with token counts by name, as JSON should have them; a stored `Usage` is a bare array."""
+    shown = msgspec.structs.asdict(report)
+    for name in ("spent", "saved"):
+        bill = msgspec.structs.asdict(shown[name])
+        shown[name] = {**bill, "usage": msgspec.structs.asdict(bill["usage"])}
+    return shown
+
+
 class Progress(Protocol):
     """Told after each call."""
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import anyio
 import msgspec
@@ -53,6 +53,15 @@ def configured(tiers: Sequence[str]) -> list[str]:
     return list(tiers) or [
         tier for word in os.environ.get("LLMCACHE_TIERS", "").split(",") if (tier := word.strip())
     ]
+
+
+def address_of(folder: str) -> str | None:
+    """The address under which `LLMCACHE_TIERS` names a folder: only there it says how large a tier may grow."""
+    path = Path(folder).absolute()
+    for address in configured(()):
+        if address.startswith("disk:") and Path(unquote(urlsplit(address).path)) == path:
+            return address
+    return None
 
 
 def _build() -> Check:
@@ -117,13 +126,15 @@ def _tier(target: str) -> Iterator[Check]:
     if scheme == "disk":
         yield from _disk(target)
     elif not scheme:
-        yield from _disk(f"disk://{quote(str(Path(target).absolute()))}")
+        address = address_of(target)
+        yield from _disk(address or f"disk://{quote(str(Path(target).absolute()))}", bounded=bool(address))
     else:
         detail = f"{scheme!r} is no tier of this version; known are a folder and disk:///absolute/path"
         yield Check("tier", "problem", detail)
 
 
-def _disk(url: str) -> Iterator[Check]:
+def _disk(url: str, *, bounded: bool = True) -> Iterator[Check]:
+    """`bounded`: the address says how large the tier may grow; of a bare folder that is not known."""
     from llmcache_fast._errors import ConfigurationError, TierError
     from llmcache_fast.tiers.disk import DiskTier
 
@@ -146,9 +157,8 @@ def _disk(url: str) -> Iterator[Check]:
         return
     free = shutil.disk_usage(path).free
     room: Result = "ok" if free > tier.max_bytes // 10 else "problem"
-    yield Check(
-        "disk space", room, f"{free >> 20:,} MiB free, the tier takes up to {tier.max_bytes >> 20:,} MiB"
-    )
+    bound = f", the tier takes up to {tier.max_bytes >> 20:,} MiB" if bounded else ""
+    yield Check("disk space", room, f"{free >> 20:,} MiB free{bound}")
 
     async def look() -> tuple[list[str], dict[str, int]]:
         await tier.open()

@@ -18,6 +18,7 @@ import msgspec
 from llmcache_fast import LLMCache, fingerprint
 from llmcache_fast._entry import NEVER, Entry, from_envelope
 from llmcache_fast._errors import ConfigurationError, LLMCacheError, TierError
+from llmcache_fast.cli.doctor import address_of
 from llmcache_fast.cli.output import Exit, stop
 from llmcache_fast.tiers.disk import DiskTier
 
@@ -93,20 +94,32 @@ def with_tier(tier: DiskTier, work: Callable[[DiskTier], Coroutine[Any, Any, T]]
         stop(Exit.ENVIRONMENT, str(problem))
 
 
-def entry_in(tier: DiskTier, namespace: str, key: bytes) -> Entry | None:
-    """The entry of a fingerprint; None when it is absent or does not match what was asked for."""
-    (envelope,) = with_tier(tier, lambda opened: opened.get_many([key]))
-    if envelope is None:
-        return None
-    entry, reason = from_envelope(envelope, namespace, key)
-    if entry is None:
-        stop(Exit.FOUND, f"the record of {key.hex()} was refused: {reason}")
-    return entry
+def entry_in(tier: DiskTier, namespace: str, key: bytes) -> tuple[Entry, bool] | None:
+    """The entry of a fingerprint, and whether it is valid; None when there is none."""
+
+    async def look(opened: DiskTier) -> tuple[Entry, bool] | None:
+        (envelope,) = await opened.get_many([key])
+        if envelope is None:
+            return None
+        entry, reason = from_envelope(envelope, namespace, key)
+        if entry is None:
+            stop(Exit.FOUND, f"the record of {key.hex()} was refused: {reason}")
+        facts = entry.facts
+        space, *targets = LLMCache._entry_targets(
+            namespace, key, list(facts.tags), facts.label, list(facts.depends_on)
+        )
+        epoch, _ = await opened.epoch(space)
+        raised = {target for target, _ in await opened.markers_since(space, entry.snap)}
+        return entry, epoch == entry.epoch and raised.isdisjoint((space, *targets))
+
+    return with_tier(tier, look)
 
 
-def facts_of(entry: Entry, *, now: int) -> dict[str, Any]:
+def facts_of(entry: Entry, *, valid: bool, now: int) -> dict[str, Any]:
     """What is known about an entry, without its text."""
     state = "fresh" if now < entry.fresh_until else "stale" if now < entry.stale_until else "expired"
+    if not valid:
+        state = "invalidated"
     return {
         "fingerprint": entry.key.hex(),
         "namespace": entry.namespace,
@@ -148,7 +161,9 @@ def value_of(entry: Entry) -> Any:
 def statistics(target: str) -> dict[str, Any]:
     """The counters of a disk tier, or of a running demo upstream at an http address."""
     if not target.startswith(("http://", "https://")):
-        return with_tier(disk_tier(target), lambda tier: tier.stats())
+        address = target if target.startswith("disk:") else address_of(target)
+        counters: dict[str, Any] = dict(with_tier(disk_tier(address or target), lambda tier: tier.stats()))
+        return counters if address else counters | {"max_bytes": None}
     try:
         with urllib.request.urlopen(target.rstrip("/") + "/stats", timeout=5) as reply:  # noqa: S310
             found: dict[str, Any] = msgspec.json.decode(reply.read())

@@ -43,6 +43,15 @@ def stop(code: Exit, message: str) -> NoReturn:
     raise CommandError(code, message)
 
 
+def fail(code: Exit, message: str, *, as_json: bool) -> Exit:
+    """Tell an error: a line on standard error, or with `--json` the one document on standard output."""
+    if as_json:
+        write_json({"error": {"code": int(code), "message": message}})
+    else:
+        sys.stderr.write(f"llmcache-fast: {message}\n")
+    return code
+
+
 def write_json(value: Any) -> None:
     """One JSON document on standard output."""
     text = msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2).decode()
