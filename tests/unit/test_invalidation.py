@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -127,3 +129,26 @@ async def test_strict_raises_what_the_authority_was_not_told(clock: ManualClock)
         with pytest.raises(CacheClosedError, match="holds in this process"):
             await cache.invalidate(REQUEST)
         assert cache.get_nowait(REQUEST) is None
+
+
+@pytest.mark.parametrize("usable", [True, False], ids=["deleted", "in the way"])
+async def test_an_invalidation_after_the_folder_was_deleted_holds_or_says_deferred(
+    tmp_path: Path, usable: bool
+) -> None:
+    folder = tmp_path / "cache"
+    tiers = [f"disk://{folder}"]
+    async with LLMCache(tiers=tiers) as cache:
+        await cache.set(REQUEST, "old", tags=["doc"])
+        await cache.flush()
+        shutil.rmtree(folder)
+        if not usable:
+            folder.write_text("a file where the folder was")
+        done = await cache.invalidate(tags=["doc"])
+        assert done.deferred is not usable
+        assert await cache.get(REQUEST) is None
+        if usable:
+            async with LLMCache(tiers=tiers) as other:
+                # The store looks which file is at its place at each call: it made a new one and told that.
+                told = await other.invalidate(tags=["another"])
+                assert told.seq > done.seq
+                assert await other.get(REQUEST) is None

@@ -56,7 +56,7 @@ def configured(tiers: Sequence[str]) -> list[str]:
 
 
 def address_of(folder: str) -> str | None:
-    """The address under which `LLMCACHE_TIERS` names a folder: only there it says how large a tier may grow."""
+    """The address under which `LLMCACHE_TIERS` names a folder: only there its bound is said."""
     path = Path(folder).absolute()
     for address in configured(()):
         if address.startswith("disk:") and Path(unquote(urlsplit(address).path)) == path:
