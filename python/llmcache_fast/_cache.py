@@ -444,7 +444,10 @@ class LLMCache(Lifecycle):
         return self._recent.explain(request, namespace, profile)
 
     def stats(self) -> CacheStats:
-        """What happened since the cache was opened; L1's counts are exact. Costs one lock of each shard."""
+        """What happened since the cache was opened; L1's counts are exact.
+
+        Walks the entries in memory for what their hits saved: about a millisecond for each 100,000.
+        """
         self._check_open()
         return cache_stats(
             self._shards(),

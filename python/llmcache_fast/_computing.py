@@ -76,6 +76,7 @@ class Computing:
         self._failures = Failures(engine, options.negative_ttl, clock)
         self.counts: Counter[str] = Counter()
         self.saved = 0
+        """Micro-USD of answers that were not computed for their call; memory counts its own fresh hits."""
 
     async def value(
         self,
@@ -199,7 +200,9 @@ class Computing:
             return None
         status: Status = "hit" if now == "fresh" else "stale"
         if view is not None and status == "hit":
-            self.counts["hit"] -= 1  # `_view` counted this hit in its shard
+            # `_view` counted this hit in its shard, and its cost.
+            self.counts["hit"] -= 1
+            self.saved -= found[0].cost
         return self._told(Landing(found[0], None, status, found[1]), status)
 
     def _told(self, landing: Landing, status: Status, *, superseded: bool = False) -> Answer:

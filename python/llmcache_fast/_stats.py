@@ -10,12 +10,13 @@ import msgspec
 
 
 class MemoryStats(msgspec.Struct, frozen=True):
-    """L1; counts are exact. `evicted_cost` in micro-USD."""
+    """L1; counts are exact. `hit_cost` (of the answers that hits gave) and `evicted_cost` in micro-USD."""
 
     entries: int
     bytes: int
     capacity: int
     hits: int
+    hit_cost: int
     stale_hits: int
     misses: int
     inserts: int
@@ -70,11 +71,7 @@ class CacheStats(msgspec.Struct, frozen=True):
     flights: dict[str, int]
     """See `actors.flights.FlightStatistics`."""
     saved_usd: float
-    """Recorded cost of the answers that joined, stale, streamed and lower-tier calls got, where it is known.
-
-    Plain hits in memory are not among them: they count nothing but themselves. `CacheResult.saved` has
-    the cost of each.
-    """
+    """Recorded cost of all answers that were not computed for their call, where it is known."""
 
     @property
     def hit_rate(self) -> float:
@@ -101,7 +98,7 @@ def cache_stats(
     flights: dict[str, int],
     saved: int,
 ) -> CacheStats:
-    """The report of what the parts counted; `saved` in micro-USD."""
+    """The report of what the parts counted; `saved` in micro-USD, without the fresh hits in memory."""
     memory = memory_stats(shards)
     return CacheStats(
         memory=memory,
@@ -116,5 +113,5 @@ def cache_stats(
         stored=stored,
         not_stored=dict(not_stored),
         flights=flights,
-        saved_usd=saved / 1_000_000,
+        saved_usd=(memory.hit_cost + saved) / 1_000_000,
     )

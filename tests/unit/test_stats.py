@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from llmcache_fast import LLMCache
+import anyio
+import pytest
+
+from llmcache_fast import Computed, LLMCache, Recorder
 from llmcache_fast._stats import MemoryStats, cache_stats, memory_stats
+from llmcache_fast.testing import ManualClock, MemoryTier
 
 
 def shard(value: int) -> dict[str, int]:
@@ -24,7 +31,7 @@ def test_hits_are_of_all_tiers() -> None:
     )
     assert (stats.hits, stats.stale, stats.misses, stats.joined) == (12, 3, 4, 5)
     assert stats.hit_rate == (12 + 3 + 5) / (12 + 3 + 5 + 4)
-    assert stats.saved_usd == 2.5
+    assert stats.saved_usd == 2.5 + 10e-6, "and what memory saved"
     assert (
         cache_stats([shard(0)], [], Counter(), stored=0, not_stored={}, flights={}, saved=0).hit_rate == 0.0
     )
@@ -44,3 +51,47 @@ async def test_a_caches_counts_are_exact() -> None:
     assert stats.hit_rate == 2 / 3
     assert sum(one["hits"] for one in stats.shards) == stats.memory.hits
     assert stats.memory.bytes <= stats.memory.capacity
+
+
+async def test_every_way_of_not_computing_is_saved(clock: ManualClock) -> None:
+    tier = MemoryTier(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock, jitter=0.0, ttl=10, stale_while_revalidate=50) as cache:
+        go = anyio.Event()
+
+        async def compute() -> Computed[str]:
+            await go.wait()
+            return Computed("answer", cost=1_000_000)
+
+        async def source(recorder: Recorder) -> None:
+            recorder.begin()
+            recorder.commit(cost=10_000_000)
+
+        async def costs(expected: float, *calls: Callable[[], Any]) -> None:
+            before = cache.stats().saved_usd
+            for call in calls:
+                await call()
+            assert cache.stats().saved_usd - before == pytest.approx(expected)
+
+        ask = partial(cache.get_or_compute, {"q": 1}, compute)
+
+        async def read() -> None:
+            await (await cache.stream({"s": 1}, source)).aclose()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(partial(cache.resolve, {"q": 1}, compute))
+            await anyio.wait_all_tasks_blocked()
+            go.set()
+        assert cache.stats().saved_usd == pytest.approx(2.0), "two joined"
+        await costs(4.0, ask, ask, ask, ask)
+        await costs(2.0, partial(cache.get, {"q": 1}), partial(cache.resolve, {"q": 1}, compute))
+        await costs(1.0, partial(ask, only_if_cached=True))
+        await cache.flush()
+        cache._clear()
+        assert cache.stats().saved_usd == pytest.approx(9.0), "what is gone has saved it all the same"
+        await costs(2.0, ask, ask)
+        await costs(0.0, read)
+        await costs(10.0, read)
+        clock.advance(11)
+        await costs(0.0, partial(cache.get, {"q": 1}))
+        await costs(1.0, ask)

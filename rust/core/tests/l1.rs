@@ -40,6 +40,7 @@ fn total(l1: &L1<impl Sized, impl Sized, impl Policy>) -> ShardStats {
         .into_iter()
         .fold(ShardStats::default(), |sum, one| ShardStats {
             hits: sum.hits + one.hits,
+            hit_cost: sum.hit_cost + one.hit_cost,
             stale_hits: sum.stale_hits + one.stale_hits,
             misses: sum.misses + one.misses,
             inserts: sum.inserts + one.inserts,
@@ -588,6 +589,9 @@ impl<P: Policy> Model<P> {
                 self.known.remove(&n);
                 None
             } else {
+                if now < known.fresh_until {
+                    self.counts.hit_cost += known.cost;
+                }
                 Some((known.id, now < known.fresh_until))
             }
         });

@@ -216,6 +216,7 @@ impl Engine {
                 let row = PyDict::new(py);
                 for (name, value) in [
                     ("hits", shard.hits),
+                    ("hit_cost", shard.hit_cost),
                     ("stale_hits", shard.stale_hits),
                     ("misses", shard.misses),
                     ("inserts", shard.inserts),

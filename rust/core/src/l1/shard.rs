@@ -61,8 +61,10 @@ impl<V, F, P: Policy> Shard<V, F, P> {
             + self.policy.bytes()
     }
 
+    /// Walks the entries.
     pub(super) fn stats(&self) -> ShardStats {
         ShardStats {
+            hit_cost: self.stats.hit_cost.wrapping_add(self.slots.hit_cost()),
             len: self.len() as u64,
             bytes: self.bytes(),
             capacity: self.capacity,
@@ -117,6 +119,9 @@ impl<V, F, P: Policy> Shard<V, F, P> {
             (Found::Fresh(slot), None)
         } else {
             self.stats.stale_hits += 1;
+            // The entry's count has it among its hits.
+            let cost = u64::from(self.slots.cold(slot).cost);
+            self.stats.hit_cost = self.stats.hit_cost.wrapping_sub(cost);
             (Found::Stale(slot), None)
         }
     }
@@ -320,6 +325,8 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     /// Empties the shard and hands everything back, to be taken apart outside the lock.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = Parted<V, F>> + use<V, F, P> {
         self.stats.removed += self.len() as u64;
+        let hit_cost = self.slots.hit_cost();
+        self.stats.hit_cost = self.stats.hit_cost.wrapping_add(hit_cost);
         self.held = 0;
         self.policy = P::new(self.capacity);
         self.reset_structures().into_values()
@@ -367,6 +374,8 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     fn take(&mut self, cell: usize, slot: u32, evicted: bool) -> Option<Parted<V, F>> {
         self.policy.leaving(&mut self.slots, slot, evicted);
         self.held -= self.slots.cold(slot).outside();
+        let hit_cost = self.slots.hit_cost_of(slot);
+        self.stats.hit_cost = self.stats.hit_cost.wrapping_add(hit_cost);
         self.index.remove(cell);
         let parted = self.slots.give_back(slot);
         self.expiry.tidy(self.index.len(), self.slots.deadlines());

@@ -5,6 +5,9 @@
 pub struct ShardStats {
     /// Fresh hits (`view` and `get`, not `peek`).
     pub hits: u64,
+    /// Micro-USD of the entries that the fresh hits gave. A hit does not count it, which would cost it a
+    /// cache line: an entry's own count of hits is taken when it leaves, and those held are walked here.
+    pub hit_cost: u64,
     /// Hits inside the stale window.
     pub stale_hits: u64,
     /// Look-ups that found nothing to serve; expired and invalidated ones are among them.

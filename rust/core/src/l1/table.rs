@@ -231,6 +231,23 @@ impl<V, F, N> Slots<V, F, N> {
         (deadline != FREE).then_some(deadline)
     }
 
+    /// What the hits of an entry would have cost, in micro-USD.
+    pub(super) fn hit_cost_of(&self, slot: u32) -> u64 {
+        match self.hot(slot).touch.hits() {
+            0 => 0,
+            hits => u64::from(hits) * u64::from(self.cold(slot).cost),
+        }
+    }
+
+    /// The same of all entries; reads one line of each, and a second of those with hits.
+    pub(super) fn hit_cost(&self) -> u64 {
+        (0..)
+            .zip(self.hot.iter().flatten())
+            .filter(|(_, hot)| hot.value.is_some())
+            .map(|(slot, _)| self.hit_cost_of(slot))
+            .fold(0, u64::wrapping_add)
+    }
+
     /// Slots and deadlines of all entries, from the cold pages alone.
     pub(super) fn deadlines(&self) -> impl Iterator<Item = (u32, i64)> {
         (0..)
