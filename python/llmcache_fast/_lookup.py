@@ -68,7 +68,7 @@ class Lookup:
                     run = partial(floor.run, tasks, catch_up, self._is_valid_record)
                     starting.start_soon(tasks.start, run)
         except ExceptionGroup as group:
-            # An option that cannot work, found out on opening.
+            # An option that cannot work, found out on opening; one of them will do.
             raise group.exceptions[0] from None
         await self.prepare(namespace)
 

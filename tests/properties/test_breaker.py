@@ -47,7 +47,7 @@ class Oracle:
     def retry_at(self) -> float:
         last = self.last_change()
         assert last is not None
-        backoff = min(OPTIONS.backoff * 2 ** self.failed_probes(), OPTIONS.max_backoff)
+        backoff: float = min(OPTIONS.backoff * 2 ** self.failed_probes(), OPTIONS.max_backoff)
         return self.events[last][2] + backoff * (1 - JITTER / 2)
 
     def admit(self, now: float) -> str | None:
@@ -201,7 +201,7 @@ def test_options_that_cannot_work_are_refused() -> None:
         {"window_seconds": 0.0},
     ):
         with pytest.raises(ValueError, match="must be"):
-            BreakerOptions(**wrong)  # type: ignore[arg-type]
+            BreakerOptions(**wrong)
 
 
 def test_the_back_off_grows_to_its_end_and_no_further() -> None:

@@ -26,6 +26,8 @@ SPREAD = 0.5
 """Seconds over which the processes that share a tier begin to write to it again."""
 RATE = 2_000.0
 """Buffered records a second written to a tier that has just come back."""
+DRAIN = 1.0
+"""Seconds in which the buffer is written before callers read the tier again; the rest goes on beside them."""
 _PAUSE = 0.05
 """Seconds between two rounds at the least: a tier that is busy is asked again, not at once."""
 
@@ -88,7 +90,9 @@ class Recovery:
         self._writer.drop_where(lambda record: not self._is_valid(record))
         absent = secrets.token_bytes(32)
         if await self._probe("write", lambda: self._tier.delete_many([absent])):
-            self._writer.pace(anyio.current_time() + SPREAD * self._rng(), RATE)
+            pause = SPREAD * self._rng()
+            self._writer.pace(anyio.current_time() + pause, RATE)
+            await self._writer.flush(pause + DRAIN)
         if await self._probe("read", lambda: self._tier.get_many([absent])):
             self._distrusted = False
 
