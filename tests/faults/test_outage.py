@@ -10,6 +10,7 @@ import pytest
 from llmcache_fast import LLMCache, TierError
 from llmcache_fast._lookup import Lookup
 from llmcache_fast.testing import ManualClock, MemoryTier
+from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
 
 REQUEST = {"q": 1}
@@ -62,7 +63,8 @@ async def test_deferred_invalidations_are_delivered_by_several_at_once_and_none_
     clock: ManualClock,
 ) -> None:
     tier = Deaf(clock=clock)
-    async with LLMCache(tiers=[tier], clock=clock) as cache:
+    guarded = GuardedTier(tier, GuardOptions(breaker=BreakerOptions(least=20)))
+    async with LLMCache(tiers=[guarded], clock=clock) as cache:
         tier.deaf = True
         for number in range(3):
             await cache.invalidate(tags=[f"doc:{number}"])
