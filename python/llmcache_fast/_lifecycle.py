@@ -30,12 +30,18 @@ class Lifecycle(Engine):
     async def __aenter__(self) -> Self:
         if self._exits is not None:
             raise CacheClosedError("the cache is open already; open each object once")
-        async with AsyncExitStack() as exits:
-            await self._assemble(exits)
-            self._loop = anyio.lowlevel.current_token()
-            # First of all ends: nobody may come in while the parts end.
-            exits.callback(self._set_open, open=False)
-            self._exits = exits.pop_all()
+        try:
+            async with AsyncExitStack() as exits:
+                await self._assemble(exits)
+                self._loop = anyio.lowlevel.current_token()
+                # First of all ends: nobody may come in while the parts end.
+                exits.callback(self._set_open, open=False)
+                self._exits = exits.pop_all()
+        except BaseExceptionGroup as group:
+            # The task group wraps what a part raised when it was opened.
+            if len(group.exceptions) != 1:
+                raise
+            raise group.exceptions[0] from None
         _open.add(self)
         self._set_open(open=True)
         return self

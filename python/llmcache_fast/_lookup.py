@@ -7,63 +7,27 @@ What does not: computing, waiting, what a caller gets (`_cache`).
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.abc
 
+from llmcache_fast._answer import entry_of
 from llmcache_fast._core import Clock, Engine
 from llmcache_fast._entry import Entry, from_envelope, pack_facts, stored_form, to_envelope
 from llmcache_fast._errors import ConfigurationError, TierError
-from llmcache_fast._stats import TierStats
-from llmcache_fast.actors.reader import ReadActor, within
-from llmcache_fast.actors.write_behind import WriteBehind, WriteReport
+from llmcache_fast._floor import Floor
+from llmcache_fast.actors.write_behind import WriteReport
 from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
+from llmcache_fast.tiers.budget import within
 from llmcache_fast.tiers.disk import DiskTier
 
 _log = logging.getLogger("llmcache_fast")
 
-READ_BUDGET = 0.25
-"""Seconds a read of a lower tier may take before the caller goes on without it (I6)."""
-ASK_LIMIT = 5.0
-"""Seconds after which asking for markers is given up, for the next caller to try again."""
 SYNC_EVERY = 1.0
 """Seconds after which the markers of a namespace are asked for again before a lower tier is read."""
-PURGE_EVERY = 60.0
-"""Seconds between two clean-ups of a tier."""
-
-
-class Floor:
-    """One tier below memory with its actors and counts."""
-
-    def __init__(self, tier: Tier, clock: Any) -> None:
-        self.tier = tier
-        self.reader = ReadActor(tier)
-        self.writer = WriteBehind(tier, clock=clock)
-        self.available = False
-        self.reads = self.hits = self.errors = 0
-        self.incidents: Counter[str] = Counter()
-
-    def statistics(self) -> TierStats:
-        writes = self.writer.statistics()
-        return TierStats(
-            name=self.tier.name,
-            available=self.available,
-            reads=self.reads,
-            hits=self.hits,
-            errors=self.errors,
-            incidents=dict(self.incidents),
-            writes={name: getattr(writes, name) for name in writes.__slots__},
-        )
-
-    def failed(self, operation: str, error: BaseException) -> None:
-        """Count a failure; log the first of a row."""
-        self.errors += 1
-        reason = getattr(error, "reason", "") or type(error).__name__
-        level = logging.WARNING if self.errors == 1 else logging.DEBUG
-        _log.log(level, "tier %s: %s failed (%s); going on without it", self.tier.name, operation, reason)
 
 
 class Lookup:
@@ -73,7 +37,19 @@ class Lookup:
         self._engine = engine
         self._clock = clock
         self.floors = [Floor(tier, clock) for tier in tiers]
+        self._authority: Floor | None = None
+        """The last tier that can root the clock, be it usable or not: two clocks would hide from each other
+        what was invalidated by the other."""
+        for floor in self.floors:
+            if hasattr(floor.tier, "raise_markers"):
+                self._authority = floor
+        self._namespace = ""
         self._synced: dict[str, float] = {}
+        """By namespace: when all markers of that moment were known here."""
+        self._doubt = 0.0
+        """The end of the last outage: what was known before is not enough."""
+        self._ask_after = 0.0
+        """The authority did not answer in time: until then nobody waits for it again."""
         self._asking: dict[str, anyio.Event] = {}
         self._tasks: Any = None
         self._heard: dict[str, tuple[int, int]] = {}
@@ -83,32 +59,31 @@ class Lookup:
         self._deferred: list[tuple[str, list[int]]] = []
 
     async def open(self, tasks: anyio.abc.TaskGroup, namespace: str) -> None:
-        """Open the tiers and start their actors. A tier that does not open is left out, with a log line."""
-        self._tasks = tasks
-        for floor in self.floors:
-            try:
-                await floor.tier.open()
-            except TierError as error:
-                floor.errors += 1
-                _log.warning("tier %s cannot be used, going on without it: %s", floor.tier.name, error)
-                continue
-            floor.available = True
-            await tasks.start(floor.reader.run)
-            await tasks.start(floor.writer.run)
-            tasks.start_soon(self._keep_clean, floor)
+        """Open the tiers and start their actors. A tier that does not open joins when it does."""
+        self._tasks, self._namespace = tasks, namespace
+        try:
+            async with anyio.create_task_group() as starting:
+                for floor in self.floors:
+                    catch_up = partial(self._catch_up, floor)
+                    run = partial(floor.run, tasks, catch_up, self._is_valid_record)
+                    starting.start_soon(tasks.start, run)
+        except ExceptionGroup as group:
+            # An option that cannot work, found out on opening; one of them will do.
+            raise group.exceptions[0] from None
         await self.prepare(namespace)
 
     async def aclose(self, timeout: float) -> dict[str, WriteReport]:
-        """Drain what is buffered, at most `timeout` seconds, and close the tiers."""
+        """Drain what is buffered, at most `timeout` seconds, and close the tiers, all at once."""
         reports = {}
-        for floor in self.floors:
-            if floor.available:
+
+        async def close(floor: Floor) -> None:
+            if floor.is_open:
                 reports[floor.tier.name] = await floor.writer.aclose(timeout)
-                floor.available = False
-                try:
-                    await floor.tier.aclose()
-                except TierError as error:
-                    floor.failed("close", error)
+            await floor.aclose()
+
+        async with anyio.create_task_group() as closing:
+            for floor in self.floors:
+                closing.start_soon(close, floor)
         return reports
 
     async def flush(self, timeout: float | None) -> dict[str, WriteReport]:
@@ -117,54 +92,84 @@ class Lookup:
 
     # -- clocks and markers ---------------------------------------------------------------------------
 
-    async def prepare(self, namespace: str) -> None:
-        """Know the namespace's clock and markers, as of `SYNC_EVERY` seconds ago or later."""
-        floor = self._authority()
+    async def prepare(self, namespace: str) -> bool:
+        """Know the namespace's clock and markers, as of `SYNC_EVERY` seconds ago or later.
+
+        Waits for the authority at most its read budget, and not again until it answers. False: it has not
+        answered since its last outage, or has used up its time; its entries are not to be read now.
+        """
+        floor = self._authority
         if floor is None:
-            return
+            return True
         now = anyio.current_time()
-        last = self._synced.get(namespace)
-        if last is not None and now - last < SYNC_EVERY:
-            return
+        if self._synced.get(namespace, -1.0) >= max(now - SYNC_EVERY, self._doubt):
+            return True
+        if not floor.is_open or floor.tier.breaker("markers").state != "closed" or now < self._ask_after:
+            return False
         asking = self._asking.get(namespace)
         if asking is None:
             # One for all who come meanwhile, and a task of the cache: no caller's cancellation stops it.
             asking = self._asking[namespace] = anyio.Event()
-            self._tasks.start_soon(self._ask, floor, namespace, now, asking)
-        if not await within(READ_BUDGET, asking):
+            self._tasks.start_soon(self._ask_for_all, floor, namespace, asking)
+        if not await within(floor.tier.read_budget, asking):
             floor.failed("markers", TimeoutError())
+            self._ask_after = anyio.current_time() + floor.tier.read_budget
+            return False
+        return self._synced.get(namespace, -1.0) >= self._doubt
 
-    async def _ask(self, floor: Floor, namespace: str, now: float, done: anyio.Event) -> None:
-        authority: Any = floor.tier
-        space = self._engine._namespace_id(namespace)
+    async def _ask_for_all(self, floor: Floor, namespace: str, done: anyio.Event) -> None:
         try:
-            with anyio.fail_after(ASK_LIMIT):
-                await self._deliver(authority)
-                heard_epoch, heard = self._heard.get(namespace, (0, 0))
-                epoch, seq = await authority.epoch(space)
-                # Markers first: a snap that runs ahead of its markers would hide them.
-                since = heard if epoch == heard_epoch else 0
-                markers = await authority.markers_since(space, since)
-            self._engine._adopt(space, epoch, 0)
-            for target, marked in markers:
-                self._engine._raise(space, [target], marked)
-            self._engine._adopt(space, epoch, seq)
-            self._adopted.add(namespace)
-            self._heard[namespace] = epoch, seq
-            self._synced[namespace] = now
-        except Exception as error:  # noqa: BLE001 - whatever a tier raises must not end the cache's tasks
-            floor.failed("markers", error)
+            await self._ask(floor, namespace)
         finally:
             del self._asking[namespace]
             done.set()
 
+    async def _ask(self, floor: Floor, namespace: str) -> bool:
+        """Ask the authority for clock and markers of a namespace; whether it answered."""
+        authority: Any = floor.tier
+        space = self._engine._namespace_id(namespace)
+        now = anyio.current_time()
+        try:
+            await self._deliver(authority)
+            heard_epoch, heard = self._heard.get(namespace, (0, 0))
+            epoch, seq = await authority.epoch(space)
+            # Markers first: a snap that runs ahead of its markers would hide them.
+            since = heard if epoch == heard_epoch else 0
+            markers = await authority.markers_since(space, since)
+        except TierError as error:
+            floor.failed("markers", error)
+            return False
+        self._engine._adopt(space, epoch, 0)
+        for target, marked in markers:
+            self._engine._raise(space, [target], marked)
+        self._engine._adopt(space, epoch, seq)
+        self._adopted.add(namespace)
+        self._heard[namespace] = epoch, seq
+        self._synced[namespace] = now
+        return True
+
+    async def _catch_up(self, floor: Floor) -> bool:
+        """Ask for all markers anew after an outage of `floor`; whether all are known that can be."""
+        authority = self._authority
+        if authority is None or (authority is not floor and not authority.is_readable):
+            return True
+        self._doubt = anyio.current_time()
+        for namespace in {self._namespace, *self._adopted}:
+            if not await self._ask(authority, namespace):
+                return False
+        return True
+
     async def raise_markers(self, namespace: str, targets: list[int]) -> bool:
         """Invalidate. False when the authority could not be told: it is told before anything else later."""
         space = self._engine._namespace_id(namespace)
-        floor = self._authority()
+        floor = self._authority
         if floor is None:
             self._engine._raise(space, targets)
             return True
+        if not floor.is_open:
+            self._engine._raise(space, targets)
+            self._deferred.append((namespace, targets))
+            return False
         authority: Any = floor.tier
         try:
             await self._deliver(authority)
@@ -185,12 +190,14 @@ class Lookup:
 
     async def _deliver(self, authority: Authority) -> None:
         while self._deferred:
-            namespace, targets = self._deferred[0]
+            first = namespace, targets = self._deferred[0]
             space = self._engine._namespace_id(namespace)
             epoch, seq = await authority.raise_markers(space, targets)
             self._engine._adopt(space, epoch, 0)
             self._engine._raise(space, targets, seq)
-            self._deferred.pop(0)
+            # Another task may have delivered it meanwhile, and more.
+            if self._deferred and self._deferred[0] is first:
+                self._deferred.pop(0)
 
     # -- entries --------------------------------------------------------------------------------------
 
@@ -201,34 +208,46 @@ class Lookup:
         """
         if not self.floors:
             return None
-        await self.prepare(namespace)
-        for index, floor in enumerate(self.floors):
-            if not floor.available:
-                continue
+        current = await self.prepare(namespace)
+        missed: list[Floor] = []
+        for floor in self.floors:
             envelope = floor.writer.get(key)
             if envelope is None:
-                envelope = await self._read_floor(floor, key)
+                if not floor.is_readable or (floor is self._authority and not current):
+                    continue
+                answered, envelope = await self._read_floor(floor, key)
                 # What was written meanwhile is newer than what was read.
                 envelope = floor.writer.get(key) or envelope
-            if envelope is None:
-                continue
-            entry = self._checked(floor, envelope, namespace, key)
+                if not answered and envelope is None:
+                    continue
+            entry = None if envelope is None else self._checked(floor, envelope, namespace, key)
             if entry is None:
+                missed.append(floor)
                 continue
             floor.hits += 1
-            self.put_memory(entry)
-            for upper in self.floors[:index]:
-                self._write(upper, entry)
-            return entry, floor.tier.name
+            return self._promote(entry, missed) or (entry, floor.tier.name)
         return None
 
-    async def _read_floor(self, floor: Floor, key: bytes) -> bytes | None:
+    def _promote(self, entry: Entry, missed: Sequence[Floor]) -> tuple[Entry, str] | None:
+        """Put an entry of a lower tier into memory and the tiers that do not have it. It is no news: nobody
+        is told. What memory has got meanwhile, if that is newer, is returned and stays."""
+        view = self._engine._peek(entry.key)
+        if view is not None and view.epoch == entry.epoch and view.created > entry.created:
+            return entry_of(view, entry.key, entry.namespace), "memory"
+        self.put_memory(entry)
+        for floor in missed:
+            if floor.writer.get(entry.key) is None:
+                self._write(floor, entry)
+        return None
+
+    async def _read_floor(self, floor: Floor, key: bytes) -> tuple[bool, bytes | None]:
+        """Whether the tier answered, and what."""
         floor.reads += 1
         try:
-            return await floor.reader.get(key, READ_BUDGET)
+            return True, await floor.reader.get(key, floor.tier.read_budget)
         except (TierError, TimeoutError) as error:
             floor.failed("read", error)
-            return None
+            return False, None
 
     def _checked(self, floor: Floor, envelope: bytes, namespace: str, key: bytes) -> Entry | None:
         entry, reason = from_envelope(envelope, namespace, key)
@@ -247,6 +266,16 @@ class Lookup:
             entry.namespace, entry.key, list(facts.tags), facts.label, list(facts.depends_on)
         )
         return self._engine._valid(targets[0], entry.epoch, entry.snap, targets)
+
+    def _is_valid_record(self, record: StoredRecord) -> bool:
+        """As `is_valid`, of a buffered record. One that hides its facts is left to its readers to judge."""
+        if record.namespace is None or record.facts is None:
+            return True
+        facts = record.facts
+        targets = self._engine._entry_targets(
+            record.namespace, record.key, list(facts.tags), facts.label, list(facts.depends_on)
+        )
+        return self._engine._valid(targets[0], record.epoch, record.snap, targets)
 
     def put_memory(self, entry: Entry) -> str:
         """Put an entry into L1; what became of it."""
@@ -277,7 +306,7 @@ class Lookup:
 
     def _write(self, floor: Floor, entry: Entry) -> None:
         # Before the authority was heard, a stamp is of an epoch that nobody else knows.
-        if floor.available and (self._authority() is None or entry.namespace in self._adopted):
+        if floor.is_open and (self._authority is None or entry.namespace in self._adopted):
             floor.writer.put_nowait(
                 StoredRecord(
                     entry.key,
@@ -311,7 +340,7 @@ class Lookup:
         found = self._engine._expire(key)
         now = self._clock()
         for floor in self._usable():
-            envelope = floor.writer.get(key) or await self._read_floor(floor, key)
+            envelope = floor.writer.get(key) or (await self._read_floor(floor, key))[1]
             entry = self._checked(floor, envelope, namespace, key) if envelope is not None else None
             if entry is not None:
                 found = True
@@ -319,24 +348,8 @@ class Lookup:
         # Again: a read that was under way may have put it into memory while the tiers were asked.
         return self._engine._expire(key) or found
 
-    async def _keep_clean(self, floor: Floor) -> None:
-        while True:
-            await anyio.sleep(PURGE_EVERY)
-            try:
-                while floor.available and await floor.tier.purge(self._clock()) >= 1000:  # noqa: ASYNC110 - a pace
-                    await anyio.sleep(0.05)  # between two batches, so that writers get in
-            except TierError as error:
-                floor.failed("purge", error)
-
     def _usable(self) -> list[Floor]:
-        return [floor for floor in self.floors if floor.available]
-
-    def _authority(self) -> Floor | None:
-        """The last usable tier that can root the clock."""
-        for floor in reversed(self.floors):
-            if floor.available and hasattr(floor.tier, "raise_markers"):
-                return floor
-        return None
+        return [floor for floor in self.floors if floor.is_open]
 
 
 def tiers_of(tiers: Sequence[str | Tier], clock: Clock) -> list[Tier]:

@@ -32,11 +32,39 @@ class MemoryStats(msgspec.Struct, frozen=True):
     not_admitted: int
 
 
+class GuardStats(msgspec.Struct, frozen=True):
+    """One direction of a tier (`read`, `write` or `markers`) behind its guard: see `tiers.guarded`."""
+
+    state: str
+    """Of its breaker: `closed` (all is well), `open` (nothing is tried) or `half-open` (being tried)."""
+    opened: int
+    """How often the breaker opened."""
+    calls: int
+    """Calls that reached the tier."""
+    failures: int
+    """Of these: failed in a way that counts against the tier."""
+    slow: int
+    """Of these: well, but later than half the budget; that counts against it, too."""
+    timeouts: int
+    """Of these: not within the budget."""
+    busy: int
+    """Calls that the tier, or the limit of calls at once, had no room for. They count against nothing."""
+    rejected: int
+    """Calls that were not made because the breaker was not closed, or too many were abandoned."""
+    late: int
+    """Abandoned calls that ended after all; their results were dropped."""
+    running: int
+    """Calls somebody waits for now."""
+    abandoned: int
+    """Calls under way that nobody waits for any more."""
+
+
 class TierStats(msgspec.Struct, frozen=True):
     """A tier below memory."""
 
     name: str
     available: bool
+    """Open, and its entries are read: False before it could be opened, and in an outage."""
     reads: int
     hits: int
     errors: int
@@ -44,6 +72,8 @@ class TierStats(msgspec.Struct, frozen=True):
     """Records that were not what was asked for or not whole, by reason (I9): each was a miss."""
     writes: dict[str, int]
     """The write-behind buffer: see `WriteStatistics`."""
+    guard: dict[str, GuardStats] = {}
+    """By direction."""
 
 
 class CacheStats(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from llmcache_fast._lookup import tiers_of
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.disk import DiskTier
+from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
 
 REQUEST = {"q": 1}
 
@@ -50,33 +51,32 @@ async def test_a_failing_tier_is_gone_without(clock: ManualClock, operation: str
         assert await cache.delete(REQUEST)
         assert await cache.get(REQUEST) is None
         stats = cache.stats().tiers[0]
-    assert stats.available == (operation != "open")
+    assert stats.available == (operation not in ("open", "get_many"))
     if operation != "put_many":
         assert stats.errors > 0
 
 
-async def test_a_failure_is_logged_once_and_without_any_text(
+async def test_a_failure_and_an_outage_are_logged_once_and_without_any_text(
     clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     tier = FaultyTier(MemoryTier(clock=clock), fail_first(10**6, "get_many"))
     with caplog.at_level(logging.INFO, "llmcache_fast"):
         async with LLMCache(tiers=[tier], clock=clock) as cache:
-            for number in range(5):
+            for number in range(9):
                 await cache.get({"prompt": "a secret", "n": number})
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "going on without it" in caplog.text
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert "read failed (planned)" in caplog.text
+    assert "outage (read)" in caplog.text
     assert "secret" not in caplog.text
 
 
-async def test_a_tier_that_hangs_costs_its_budget_and_no_more(
-    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmcache_fast._lookup.READ_BUDGET", 0.02)
+async def test_a_tier_that_hangs_costs_its_budget_and_no_more(clock: ManualClock) -> None:
     gate = anyio.Event()
     tier = FaultyTier(
         MemoryTier(clock=clock), lambda name, _: Fault(hold=gate) if name == "get_many" else None
     )
-    async with LLMCache(tiers=[tier], clock=clock) as cache:
+    guarded = GuardedTier(tier, GuardOptions(read_budget=0.02))
+    async with LLMCache(tiers=[guarded], clock=clock) as cache:
         assert await cache.get_or_compute(REQUEST, answer) == "computed"
         assert cache.stats().tiers[0].errors == 1
         gate.set()
@@ -321,9 +321,9 @@ async def test_what_was_invalidated_while_it_was_being_set_is_not_stored(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
 ) -> None:
     monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
-    monkeypatch.setattr("llmcache_fast._lookup.READ_BUDGET", 60.0)
     tier = Slow(clock=clock)
-    async with LLMCache(tiers=[tier], clock=clock) as cache:
+    guarded = GuardedTier(tier, GuardOptions(read_budget=60.0, write_budget=60.0))
+    async with LLMCache(tiers=[guarded], clock=clock) as cache:
         tier.go = anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(cache.set, REQUEST, "from the old document", **given))

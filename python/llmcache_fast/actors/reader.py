@@ -17,6 +17,7 @@ from anyio.abc import TaskStatus
 
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import Tier
+from llmcache_fast.tiers.budget import within
 
 _log = logging.getLogger("llmcache_fast.reader")
 
@@ -48,22 +49,6 @@ class ReaderStatistics:
     batches: int
     failures: int
     """Batches the tier failed."""
-
-
-async def within(budget: float, done: anyio.Event) -> bool:
-    """Wait for `done`, for `budget` seconds in which the event loop was running; whether it came.
-
-    The budget is spent in parts, each on a new round of the loop. One long round, in which a thousand
-    requests start, uses up one part and not all of it: a busy loop is not taken for a slow tier.
-    """
-    for _ in range(_PARTS):
-        with anyio.move_on_after(budget / _PARTS):
-            await done.wait()
-            return True
-    return done.is_set()
-
-
-_PARTS = 5
 
 
 class BatchActor(Generic[T]):
@@ -102,7 +87,7 @@ class BatchActor(Generic[T]):
 
         Raises:
             TierError: the tier failed; an instance of the caller's own.
-            TimeoutError: `budget` seconds passed (see `within`).
+            TimeoutError: `budget` seconds passed (see `budget.within`).
         """
         if self._closed:
             raise self._closed_error()

@@ -121,6 +121,7 @@ class WriteBehind:
         self._bytes = 0
         self._number = 0
         self._pause_until = 0.0
+        self._rate: float | None = None
         self._failures = 0
         self._wake = anyio.Event()
         self._progress = anyio.Event()
@@ -183,6 +184,12 @@ class WriteBehind:
         """Forget the pending writes whose record fulfils `predicate`; how many there were."""
         return self.drop([key for key, item in self._items.items() if predicate(item.record)])
 
+    def pace(self, start: float, rate: float | None = None) -> None:
+        """Write nothing before `start` (of the event loop's clock; `inf`: until told otherwise), and then at
+        most `rate` records a second until the buffer is empty."""
+        self._pause_until, self._rate = start, rate
+        self._wake.set()
+
     async def settled(self, keys: Iterable[bytes]) -> None:
         """Wait until no write of `keys` that was under way at the call still is.
 
@@ -204,6 +211,7 @@ class WriteBehind:
         """Take no more, drain under a shielded deadline of `timeout` seconds, and report."""
         before = self._counts.copy()
         self._closed = True
+        self._rate = None
         self._wake.set()
         self._notify()
         with anyio.move_on_after(timeout, shield=True):
@@ -333,6 +341,10 @@ class WriteBehind:
         for item in batch:
             del self._writing[item.record.key]
             self._forget(item)
+        if self._rate is not None:
+            pause = anyio.current_time() + len(batch) / self._rate
+            self._pause_until = max(self._pause_until, pause)
+            self._rate = self._rate if self._items else None
         return None
 
     def _failed(self, batch: list[_Item], error: Exception, *, tier_failed: bool = False) -> None:
@@ -370,7 +382,8 @@ class WriteBehind:
     def _pause(self) -> None:
         """The tier itself fails: try nothing for a while, new records included."""
         self._failures += 1
-        self._pause_until = anyio.current_time() + self._delay(self._failures)
+        pause = anyio.current_time() + self._delay(self._failures)
+        self._pause_until = max(self._pause_until, pause)
 
     def _delay(self, attempts: int) -> float:
         full = min(self._backoff * 2.0 ** (attempts - 1), self._max_backoff)

@@ -1,0 +1,130 @@
+"""One tier below memory: opening it now or later, its actors, its counts.
+
+What belongs here: the life of one tier in a cache. What does not: the order of the tiers, what is read and
+written (`_lookup`); what a tier's failure costs (`tiers.guarded`).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import anyio
+import anyio.abc
+from anyio.abc import TaskStatus
+
+from llmcache_fast._errors import TierError
+from llmcache_fast._stats import TierStats
+from llmcache_fast.actors.reader import ReadActor
+from llmcache_fast.actors.recovery import Recovery
+from llmcache_fast.actors.write_behind import WriteBehind
+from llmcache_fast.tiers.base import StoredRecord, Tier
+from llmcache_fast.tiers.guarded import GuardedTier
+
+_log = logging.getLogger("llmcache_fast")
+
+PURGE_EVERY = 60.0
+"""Seconds between two clean-ups of a tier."""
+OPEN_AGAIN, OPEN_AGAIN_MAX = 0.5, 30.0
+"""Seconds after which a tier that did not open is tried again; doubling, less up to a half of jitter."""
+
+
+class Floor:
+    """One tier below memory behind its guard, with its actors and counts."""
+
+    def __init__(self, tier: Tier, clock: Any) -> None:
+        self.tier = tier if isinstance(tier, GuardedTier) else GuardedTier(tier)
+        self.reader = ReadActor(self.tier)
+        self.writer = WriteBehind(self.tier, clock=clock)
+        self._clock = clock
+        self.recovery: Recovery | None = None
+        """Set when it has opened."""
+        self.reads = self.hits = self.errors = 0
+        self.incidents: Counter[str] = Counter()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be written to, if only into its buffer."""
+        return self.recovery is not None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is open, not in an outage, and what came after the last one is done."""
+        return self.recovery is not None and self.recovery.trusted
+
+    def statistics(self) -> TierStats:
+        writes = self.writer.statistics()
+        return TierStats(
+            name=self.tier.name,
+            available=self.is_readable,
+            reads=self.reads,
+            hits=self.hits,
+            errors=self.errors,
+            incidents=dict(self.incidents),
+            writes={name: getattr(writes, name) for name in writes.__slots__},
+            guard=self.tier.statistics(),
+        )
+
+    def failed(self, operation: str, error: BaseException) -> None:
+        """Count a failure; log the first. Outages are logged by `recovery`."""
+        self.errors += 1
+        reason = getattr(error, "reason", "") or type(error).__name__
+        level = logging.WARNING if self.errors == 1 else logging.DEBUG
+        _log.log(level, "tier %s: %s failed (%s); going on without it", self.tier.name, operation, reason)
+
+    async def run(
+        self,
+        tasks: anyio.abc.TaskGroup,
+        catch_up: Callable[[], Awaitable[bool]],
+        is_valid: Callable[[StoredRecord], bool],
+        *,
+        task_status: TaskStatus[None],
+    ) -> None:
+        """Open the tier, now or later, start its actors in `tasks`, and mend its outages (`Recovery`).
+
+        Started when the tier is open, or has not opened for the first time.
+
+        Raises:
+            ConfigurationError: an option of the tier that cannot work.
+        """
+        for attempt in count():
+            try:
+                await self.tier.open()
+                break
+            except TierError as error:
+                self.errors += 1
+                if attempt == 0:
+                    _log.warning("tier %s cannot be used, going on without it: %s", self.tier.name, error)
+                    task_status.started()
+            pause = min(OPEN_AGAIN * 2.0 ** min(attempt, 30), OPEN_AGAIN_MAX)
+            await anyio.sleep(pause * (1 - random.random() / 2))  # noqa: S311 - jitter
+        await tasks.start(self.reader.run)
+        await tasks.start(self.writer.run)
+        tasks.start_soon(self._keep_clean)
+        self.recovery = recovery = Recovery(self.tier, self.writer, catch_up=catch_up, is_valid=is_valid)
+        if attempt == 0:
+            task_status.started()
+        else:
+            _log.warning("tier %s can be used now", self.tier.name)
+        await recovery.run()
+
+    async def aclose(self) -> None:
+        """Close the tier; its writer is to be closed before."""
+        self.recovery = None
+        try:
+            await self.tier.aclose()
+        except TierError as error:
+            self.failed("close", error)
+
+    async def _keep_clean(self) -> None:
+        while True:
+            await anyio.sleep(PURGE_EVERY)
+            try:
+                while self.is_open and await self.tier.purge(self._clock()) >= 1000:  # noqa: ASYNC110 - a pace
+                    await anyio.sleep(0.05)  # between two batches, so that writers get in
+            except TierError as error:
+                self.failed("purge", error)

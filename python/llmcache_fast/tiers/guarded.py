@@ -1,0 +1,369 @@
+"""A tier behind a guard: whatever the store does, a call costs its caller at most a budget of time (I6).
+
+Each call runs in a task of its own. When the budget is over its caller goes on, and the task is left to
+end: for `linger` seconds by itself, then it is cancelled; a driver that ignores even that costs one of
+`max_abandoned` tasks and nobody's time. Each direction has a breaker (`breaker`), which opens when calls fail
+*or are slow*, and a limit of calls at once (a bulkhead).
+
+What belongs here: time, room and refusal. What does not: what is done when a tier comes back
+(`actors.recovery`).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Literal, TypeVar
+
+import anyio
+
+from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
+from llmcache_fast._stats import GuardStats
+from llmcache_fast.tiers.base import PutReport, StoredRecord, Tier
+from llmcache_fast.tiers.breaker import Breaker, BreakerOptions, Outcome
+from llmcache_fast.tiers.budget import within
+from llmcache_fast.tiers.detached import Detached
+
+_log = logging.getLogger("llmcache_fast.guarded")
+
+T = TypeVar("T")
+
+Direction = Literal["read", "write", "markers"]
+DIRECTIONS: Final[tuple[Direction, ...]] = ("read", "write", "markers")
+
+READ_BUDGET: Final = 0.25
+WRITE_BUDGET: Final = 1.0
+"""Of a deletion or an invalidation: a caller waits for it, but wants it done rather than fast."""
+
+NO_OUTAGE: Final = frozenset({"busy", "corrupt", "refused"})
+"""Reasons of a `TierError` that are no sign of an outage: it has no room now, or one record is bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardOptions:
+    """What a guard allows; durations in seconds."""
+
+    read_budget: float | None = None
+    """None: the tier's own `read_budget`, or 0.25."""
+    write_budget: float | None = None
+    """For deletions and markers. None: the tier's own `write_budget`, or 1."""
+    batch_budget: float = 2.0
+    """For the write-behind buffer's batches and for cleaning: no caller waits for them."""
+    open_budget: float = 2.0
+    close_budget: float = 2.0
+    slow: float = 0.5
+    """Share of the budget after which a good answer counts as slow."""
+    concurrency: int = 64
+    """Calls at once, of each direction."""
+    max_waiting: int = 1024
+    """Calls that wait for room, within their budgets; more are refused at once."""
+    linger: float = 1.0
+    """How long an abandoned call may go on before it is cancelled. Cancelling at once would drop the
+    connections of a tier that is merely slow, and make it slower."""
+    max_abandoned: int = 64
+    """Abandoned calls that have not ended; while there are so many, no new call is made."""
+    breaker: BreakerOptions = field(default_factory=BreakerOptions)
+
+    def __post_init__(self) -> None:
+        budgets = (self.read_budget or 1, self.write_budget or 1, self.batch_budget, self.open_budget)
+        if min(*budgets, self.close_budget) <= 0 or self.linger < 0:
+            raise ValueError("budgets must be above 0 seconds, and linger not below")
+        if not 0 < self.slow < 1:
+            raise ValueError("slow is a share of the budget: above 0, below 1")
+        if min(self.concurrency, self.max_abandoned) < 1 or self.max_waiting < 0:
+            raise ValueError("concurrency and max_abandoned must be at least 1, and max_waiting at least 0")
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One call of the tier, under way or ended."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    result: Any = None
+    error: Exception | None = None
+    abandoned: bool = False
+    task: Detached = field(init=False)
+
+
+class _Lane:
+    """One direction: its breaker, its room, its counts."""
+
+    def __init__(self, options: GuardOptions, rng: Callable[[], float]) -> None:
+        self.breaker = Breaker(options.breaker, rng)
+        self.room = anyio.Semaphore(options.concurrency, fast_acquire=True)
+        self.counts: Counter[str] = Counter()
+        self.running = 0
+        self.waiting = 0
+        self.abandoned: set[_Call] = set()
+
+
+class GuardedTier:
+    """`inner`, a `Tier`, with every call bounded in time, number and patience.
+
+    It has the methods of `Authority` and `LeasingTier` where `inner` has them. Every failure is a
+    `TierError`; those of the guard itself are `TierUnavailableError` with the reason `timeout` (the budget is
+    over), `open` (the breaker is; costs microseconds) or `abandoned`, and `TierError` with the reason `busy`.
+
+    A call that runs out of its budget may still be done, later: as with any lost reply.
+    """
+
+    def __init__(
+        self,
+        inner: Tier,
+        options: GuardOptions | None = None,
+        *,
+        now: Callable[[], float] = anyio.current_time,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        """`now` is the breakers' clock, in seconds; budgets run on the event loop's."""
+        self.inner = inner
+        self.name = inner.name
+        self.options = options = options or GuardOptions()
+        self.now = now
+        self.read_budget = _budget(options.read_budget, inner, "read_budget", READ_BUDGET)
+        self.write_budget = _budget(options.write_budget, inner, "write_budget", WRITE_BUDGET)
+        self._lanes = {direction: _Lane(options, rng) for direction in DIRECTIONS}
+        self._alarm = anyio.Event()
+        self._opening: _Call | None = None
+        read, write = self.read_budget, self.write_budget
+        optional: tuple[tuple[str, Direction, float], ...] = (
+            ("raise_markers", "markers", write),
+            ("markers_since", "markers", write),
+            ("epoch", "markers", write),
+            ("get_or_lease_many", "read", read),
+            ("lease_many", "write", read),
+            ("renew_leases", "write", write),
+            ("release_leases", "write", write),
+        )
+        for name, direction, budget in optional:
+            if hasattr(inner, name):
+                setattr(self, name, partial(self.call, direction, name, getattr(inner, name), budget=budget))
+        if hasattr(inner, "lease_released"):
+            self.lease_released = self._lease_released
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the tier. One that takes longer than `open_budget` goes on opening; ask again later."""
+        if self._opening is None:
+            self._opening = self._start(self.inner.open)
+        opening = self._opening
+        if not await within(self.options.open_budget, opening.done):
+            raise self._unavailable("open", f"did not open within {self.options.open_budget:g} s", "timeout")
+        self._opening = None
+        if isinstance(opening.error, ConfigurationError):
+            raise opening.error
+        if opening.error is not None:
+            raise self._own_error("open", opening.error)
+
+    async def aclose(self) -> None:
+        """Cancel what is under way and abandoned, and close the tier, within `close_budget`."""
+        opening, self._opening = self._opening, None
+        abandoned = [call for lane in self._lanes.values() for call in lane.abandoned]
+        for call in (*abandoned, *([opening] if opening else ())):
+            call.task.end_within(0)
+        closing = self._start(self.inner.aclose)
+        try:
+            if not await within(self.options.close_budget, closing.done):
+                text = f"did not close within {self.options.close_budget:g} s"
+                raise self._unavailable("aclose", text, "timeout")
+        finally:
+            closing.task.end_within(0)
+        if closing.error is not None:
+            raise self._own_error("aclose", closing.error)
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return await self.call("read", "get_many", self.inner.get_many, keys, budget=self.read_budget)
+
+    async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
+        budget = self.options.batch_budget
+        return await self.call("write", "put_many", self.inner.put_many, records, budget=budget)
+
+    async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
+        delete = self.inner.delete_many
+        return await self.call("write", "delete_many", delete, keys, stamp, budget=self.write_budget)
+
+    async def purge(self, now: int, limit: int = 1000) -> int:
+        budget = self.options.batch_budget
+        return await self.call("write", "purge", self.inner.purge, now, limit, budget=budget)
+
+    async def clear(self) -> int:
+        return await self.call("write", "clear", self.inner.clear, budget=self.options.batch_budget)
+
+    async def call(
+        self,
+        direction: Direction,
+        operation: str,
+        work: Callable[..., Awaitable[T]],
+        *arguments: Any,
+        budget: float,
+    ) -> T:
+        """Await `work(*arguments)` under this guard, as one call of the direction; `operation` names it.
+
+        Raises:
+            TierError: what the tier raised, or why it was not asked or waited for.
+        """
+        lane = self._lanes[direction]
+        now = self.now()
+        if not lane.breaker.admits(now):
+            raise self._rejected(lane, operation)
+        if len(lane.abandoned) >= self.options.max_abandoned:
+            lane.counts["rejected"] += 1
+            raise self._unavailable(operation, "too many abandoned calls have not ended", "abandoned")
+        waited = await self._enter(lane, operation, budget)
+        budget -= waited
+        permit = lane.breaker.admit(self.now() if waited else now)
+        if permit is None:
+            lane.room.release()
+            raise self._rejected(lane, operation)
+        call = self._start(work, *arguments, lane=lane)
+        outcome: Outcome = "unknown"
+        try:
+            slow = self.options.slow * budget
+            late = not await within(slow, call.done)
+            if late and not await within(budget - slow, call.done):
+                outcome = "bad"
+                lane.counts["timeouts"] += 1
+                raise self._unavailable(operation, "no answer within the budget", "timeout")
+            if call.error is not None:
+                error = self._own_error(operation, call.error)
+                outcome = "unknown" if error.reason in NO_OUTAGE else "bad"
+                lane.counts["busy" if error.reason == "busy" else "failures"] += 1
+                raise error
+            outcome = "bad" if late else "good"
+            lane.counts["slow"] += late
+            result: T = call.result
+            return result
+        finally:
+            if not call.done.is_set():
+                self._abandon(lane, call)
+            lane.breaker.ended(permit, outcome, self.now())
+            if lane.breaker.state != "closed":
+                self._alarm.set()
+
+    async def _lease_released(self, key: bytes) -> None:
+        """Waits as long as its caller does, and is no call that a breaker could judge."""
+        inner: Any = self.inner
+        call = self._start(inner.lease_released, key)
+        try:
+            await call.done.wait()
+        finally:
+            call.task.end_within(0)
+        if call.error is not None:
+            raise self._own_error("lease_released", call.error)
+
+    async def _enter(self, lane: _Lane, operation: str, budget: float) -> float:
+        """Take one of the places; the seconds that took."""
+        try:
+            lane.room.acquire_nowait()
+        except anyio.WouldBlock:
+            pass
+        else:
+            return 0.0
+        started = anyio.current_time()
+        if lane.waiting < self.options.max_waiting:
+            lane.waiting += 1
+            try:
+                with anyio.move_on_after(budget):
+                    await lane.room.acquire()
+                    return min(anyio.current_time() - started, budget)
+            finally:
+                lane.waiting -= 1
+        lane.counts["busy"] += 1
+        raise TierError("too many calls at once", tier=self.name, operation=operation, reason="busy")
+
+    def _start(
+        self, work: Callable[..., Awaitable[Any]], *arguments: Any, lane: _Lane | None = None
+    ) -> _Call:
+        call = _Call()
+        if lane is not None:
+            lane.running += 1
+            lane.counts["calls"] += 1
+        call.task = Detached(partial(self._run, lane, call, work, arguments))
+        return call
+
+    async def _run(
+        self, lane: _Lane | None, call: _Call, work: Callable[..., Awaitable[Any]], arguments: Any
+    ) -> None:
+        try:
+            call.result = await work(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets it
+            call.error = error
+        except BaseException:
+            # Cancelled by this guard, by the end of the event loop, or by the driver on its own account.
+            call.error = TierError("the call was cancelled", tier=self.name, reason="cancelled")
+            raise
+        finally:
+            call.done.set()
+            if lane is not None and call.abandoned:
+                lane.abandoned.discard(call)
+                lane.counts["late"] += 1
+            elif lane is not None:
+                lane.running -= 1
+                lane.room.release()
+
+    def _abandon(self, lane: _Lane, call: _Call) -> None:
+        """Let the call go on without a caller. Its place is free: the limit is of calls waited for."""
+        call.abandoned = True
+        lane.abandoned.add(call)
+        lane.running -= 1
+        lane.room.release()
+        call.task.end_within(self.options.linger)
+
+    # -- state --------------------------------------------------------------------------------------
+
+    def breaker(self, direction: Direction) -> Breaker:
+        """The breaker of a direction; to look at."""
+        return self._lanes[direction].breaker
+
+    def disturbed(self) -> list[Direction]:
+        """The directions whose breakers are not closed."""
+        return [name for name, lane in self._lanes.items() if lane.breaker.state != "closed"]
+
+    async def outage(self) -> None:
+        """Wait until a breaker is not closed."""
+        while not self.disturbed():
+            self._alarm = anyio.Event()
+            await self._alarm.wait()
+
+    def statistics(self) -> dict[str, GuardStats]:
+        """By direction; counts since the guard was made."""
+        return {name: _stats_of(lane) for name, lane in self._lanes.items()}
+
+    # -- errors -------------------------------------------------------------------------------------
+
+    def _rejected(self, lane: _Lane, operation: str) -> TierUnavailableError:
+        lane.counts["rejected"] += 1
+        return self._unavailable(operation, "not tried: the tier is in an outage", "open")
+
+    def _unavailable(self, operation: str, message: str, reason: str) -> TierUnavailableError:
+        return TierUnavailableError(message, tier=self.name, operation=operation, reason=reason)
+
+    def _own_error(self, operation: str, error: Exception) -> TierError:
+        if isinstance(error, TierError):
+            return error
+        _log.error("the tier %s raised %s in %s", self.name, type(error).__name__, operation)
+        return TierError(
+            f"the tier raised {type(error).__name__}", tier=self.name, operation=operation, reason="bug"
+        )
+
+
+def _budget(given: float | None, inner: Tier, attribute: str, default: float) -> float:
+    return float(getattr(inner, attribute, default)) if given is None else given
+
+
+def _stats_of(lane: _Lane) -> GuardStats:
+    counts = ("calls", "failures", "slow", "timeouts", "busy", "rejected", "late")
+    return GuardStats(
+        state=lane.breaker.state,
+        opened=lane.breaker.opened,
+        running=lane.running,
+        abandoned=len(lane.abandoned),
+        **{name: lane.counts[name] for name in counts},
+    )

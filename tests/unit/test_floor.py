@@ -1,0 +1,155 @@
+"""The life of one tier in a cache: opened now or later, in an outage, closed in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from llmcache_fast import ConfigurationError, LLMCache, TierError
+from llmcache_fast._floor import Floor
+from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
+from llmcache_fast.tiers.base import PutReport, StoredRecord
+from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
+
+REQUEST = {"q": 1}
+
+
+async def answer() -> str:
+    return "computed"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmcache_fast._floor.OPEN_AGAIN", 0.01)
+
+
+async def available(cache: LLMCache) -> None:
+    while not cache.stats().tiers[0].available:  # noqa: ASYNC110 - on a state, not for a time
+        await anyio.sleep(0.002)
+
+
+class Late(MemoryTier):
+    """An authority that cannot be opened while `down`."""
+
+    down = True
+
+    async def open(self) -> None:
+        if self.down:
+            raise TierError("planned", tier=self.name, operation="open", reason="planned")
+        await super().open()
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_tier_that_opens_late_joins(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
+    tier = Late(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        assert not cache.stats().tiers[0].available
+        assert await cache.get_or_compute(REQUEST, answer) == "computed"
+        assert (await cache.invalidate(tags=["doc"])).deferred
+        tier.down = False
+        await available(cache)
+        await cache.set({"q": 2}, "stored")
+        await cache.flush()
+        assert len(tier.records) == 1
+        assert len(await tier.markers_since(cache._namespace_id("default"), 0)) == 1, "delivered"
+    levels = [record.levelname for record in caplog.records if record.name == "llmcache_fast"]
+    assert levels == ["WARNING"] * 2, "once that it is not there, once that it is"
+
+
+@pytest.mark.usefixtures("soon")
+async def test_what_is_there_already_is_found_when_it_joins(clock: ManualClock) -> None:
+    tier = Late(clock=clock)
+    tier.down = False
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        await cache.set(REQUEST, "stored")
+    tier.down = True
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        assert await cache.get(REQUEST) is None
+        tier.down = False
+        await available(cache)
+        assert await cache.get(REQUEST) == "stored"
+
+
+async def test_an_option_that_cannot_work_ends_the_start(clock: ManualClock) -> None:
+    error = ConfigurationError("no such schema")
+    tier = FaultyTier(MemoryTier(clock=clock), fail_first(1, "open", error=error))
+    with pytest.raises(ConfigurationError, match="no such schema"):
+        async with LLMCache(tiers=[tier], clock=clock):
+            pass
+
+
+async def test_starting_waits_for_a_hanging_tier_no_longer_than_its_budget(clock: ManualClock) -> None:
+    gate = anyio.Event()
+    tier = FaultyTier(MemoryTier(clock=clock), lambda name, _: Fault(hold=gate) if name == "open" else None)
+    async with LLMCache(tiers=[GuardedTier(tier, GuardOptions(open_budget=0.01))], clock=clock) as cache:
+        assert await cache.get_or_compute(REQUEST, answer) == "computed"
+    gate.set()
+
+
+async def test_closing_waits_for_a_hanging_tier_no_longer_than_its_budget(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = anyio.Event()
+
+    class Hanging(MemoryTier):
+        async def aclose(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await gate.wait()
+
+    tier = GuardedTier(Hanging(clock=clock), GuardOptions(close_budget=0.01))
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        assert await cache.set(REQUEST, "value")
+    assert "close failed (timeout)" in caplog.text
+    assert cache.close_report["memory-double"].written == 1
+    gate.set()
+
+
+async def test_tiers_are_closed_at_once(clock: ManualClock) -> None:
+    """One that hangs does not keep another from writing what it has."""
+    gate = anyio.Event()
+
+    class Stuck(MemoryTier):
+        name = "stuck"
+
+        async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
+            await gate.wait()
+            return await super().put_many(records)
+
+    class Well(MemoryTier):
+        name = "well"
+
+        async def aclose(self) -> None:
+            gate.set()
+
+    async with LLMCache(tiers=[Stuck(clock=clock), Well(clock=clock)], clock=clock) as cache:
+        assert await cache.set(REQUEST, "value")
+    assert {name: report.written for name, report in cache.close_report.items()} == {"stuck": 1, "well": 1}
+
+
+def test_a_guard_is_not_guarded_again(clock: ManualClock) -> None:
+    tier = GuardedTier(MemoryTier(clock=clock))
+    assert Floor(tier, clock).tier is tier
+    assert isinstance(Floor(MemoryTier(clock=clock), clock).tier, GuardedTier)
+
+
+async def test_its_statistics_say_what_the_guard_did(clock: ManualClock) -> None:
+    tier: Any = FaultyTier(MemoryTier(clock=clock), fail_first(10**6, "get_many"))
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        for number in range(9):
+            await cache.get({"q": number})
+        stats = cache.stats().tiers[0]
+    assert not stats.available
+    assert set(stats.guard) == {"read", "write", "markers"}
+    assert stats.guard["read"].state in ("open", "half-open")
+    assert stats.guard["read"].failures >= 4
+    assert stats.guard["read"].opened == 1
+    assert stats.reads < 9, "in an outage nobody's read gets as far as the tier"
+    assert stats.guard["write"].state == "closed"
