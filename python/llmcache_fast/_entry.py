@@ -122,8 +122,12 @@ def unpack_facts(packed: bytes) -> Facts:
     return _decode_facts(packed) if packed else Facts()
 
 
-def to_envelope(entry: Entry) -> bytes:
-    """The entry's wire form (`docs/reference/envelope.md`)."""
+def to_envelope(entry: Entry, *, compress: bool = False, keyring: _core.Keyring | None = None) -> bytes:
+    """The entry's wire form (`docs/reference/envelope.md`), sealed if there are keys.
+
+    Raises:
+        ValueError: a part that does not fit: 64 KiB of namespace, 4 GiB of payload.
+    """
     payload = entry.payload.encode() if isinstance(entry.payload, str) else entry.payload
     return _core.encode_envelope(
         kind=VALUE,
@@ -139,12 +143,16 @@ def to_envelope(entry: Entry) -> bytes:
         namespace=entry.namespace,
         facts=pack_facts(entry.facts),
         payload=payload,
+        compress=compress,
+        keyring=keyring,
     )
 
 
-def from_envelope(data: bytes, namespace: str, key: bytes) -> tuple[Entry | None, str]:
+def from_envelope(
+    data: bytes, namespace: str, key: bytes, *, keyring: _core.Keyring | None = None
+) -> tuple[Entry | None, str]:
     """The entry of a wire form, or None and why not. Hostile bytes raise nothing (I9)."""
-    envelope, reason = _core.decode_envelope(data, namespace, key)
+    envelope, reason = _core.decode_envelope(data, namespace, key, keyring)
     if envelope is None:
         return None, reason
     if envelope.kind != VALUE or envelope.content_type >= len(CONTENTS):
@@ -153,7 +161,7 @@ def from_envelope(data: bytes, namespace: str, key: bytes) -> tuple[Entry | None
         facts = unpack_facts(envelope.facts)
         content = CONTENTS[envelope.content_type]
         payload: bytes | str = envelope.payload.decode() if content == "text" else envelope.payload
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: facts nested without end
         return None, "facts"
     return (
         Entry(
