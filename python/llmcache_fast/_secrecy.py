@@ -217,7 +217,7 @@ def _variable(variables: Mapping[str, str], name: str) -> str | None:
     if file is None:
         return text
     try:
-        return Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigurationError(f"{name}_FILE: {file!r} cannot be read: {why}") from None
+        # A decoder's error would carry the content along.
+        return Path(file).read_bytes().decode("ascii", "replace")
+    except OSError as error:
+        raise ConfigurationError(f"{name}_FILE: {file!r} cannot be read: {error.strerror}") from None
