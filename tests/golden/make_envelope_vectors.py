@@ -60,7 +60,9 @@ def checked(record: bytes) -> bytes:
     return record + blake3.blake3(record).digest()[:16]
 
 
-def sealed(prefix: bytes, body: bytes, key: bytes, salt: bytes, fingerprint: bytes, namespace: bytes) -> bytes:
+def sealed(
+    prefix: bytes, body: bytes, key: bytes, salt: bytes, fingerprint: bytes, namespace: bytes
+) -> bytes:
     """The sealed record of a prefix and a body."""
     clear = prefix + blake3.blake3(key, derive_key_context=KEY_ID).digest()[:8] + salt
     return clear + cipher(key, salt).encrypt(bytes(12), body, clear + fingerprint + namespace)
@@ -190,8 +192,14 @@ def refused() -> dict[str, tuple[str, bytes, list[bytes]]]:
         "not compressed, two lengths": ("size", encode(record(size=6))),
         "called compressed": ("frame", changed(6, 1)),
         "a frame cut short": ("frame", encode(record(frame=frame(b"hello")[:-1]))),
-        "a frame that says more than it has": ("frame", encode(record(size=6, frame=frame(b"hello", declared=6)))),
-        "a frame that has more than it says": ("frame", encode(record(size=4, frame=frame(b"hello", declared=4)))),
+        "a frame that says more than it has": (
+            "frame",
+            encode(record(size=6, frame=frame(b"hello", declared=6))),
+        ),
+        "a frame that has more than it says": (
+            "frame",
+            encode(record(size=4, frame=frame(b"hello", declared=4))),
+        ),
         "a frame of another size than the record": ("frame", encode(record(size=4, frame=frame(b"hello")))),
         "a frame that does not say its size": (
             "frame",
@@ -222,7 +230,10 @@ def refused() -> dict[str, tuple[str, bytes, list[bytes]]]:
         "sealed, a changed body": ("unauthentic", closed[:48] + bytes([closed[48] ^ 1]) + closed[49:]),
         "sealed, a changed tag": ("unauthentic", closed[:-1] + bytes([closed[-1] ^ 1])),
         "sealed, called compressed": ("unauthentic", closed[:6] + b"\3" + closed[7:]),
-        "sealed, for another namespace": ("unauthentic", encode(record(key=KEY, salt=SALT, namespace=b"other"))),
+        "sealed, for another namespace": (
+            "unauthentic",
+            encode(record(key=KEY, salt=SALT, namespace=b"other")),
+        ),
         "sealed, for another fingerprint": (
             "unauthentic",
             encode(record(key=KEY, salt=SALT, fingerprint=bytes(32))),
@@ -259,7 +270,10 @@ def plain_text(fields: dict[str, Any]) -> dict[str, Any]:
 def vectors() -> list[dict[str, Any]]:
     """All of them, in the order of the file."""
     return [
-        *({"name": name, **plain_text(fields), "record": encode(fields).hex()} for name, fields in RECORDS.items()),
+        *(
+            {"name": name, **plain_text(fields), "record": encode(fields).hex()}
+            for name, fields in RECORDS.items()
+        ),
         *(
             {"name": name, "refused": reason, "keys": [key.hex() for key in keys], "bytes": data.hex()}
             for name, (reason, data, keys) in refused().items()

@@ -78,7 +78,11 @@ def test_damaged_and_mixed_records_are_misses(data: st.DataObject, one: Question
     candidate = data.draw(damage(*records))
     for question in (one, two):
         asked = question.entry()
-        for wire in (question.wire(), one._replace(key="one").wire(accept_plain=True), one._replace(key=None).wire()):
+        for wire in (
+            question.wire(),
+            one._replace(key="one").wire(accept_plain=True),
+            one._replace(key=None).wire(),
+        ):
             entry, reason = wire.entry(candidate, asked.namespace, asked.key)
             if entry is None:
                 assert reason

@@ -26,7 +26,9 @@ from tests.golden.make_envelope_vectors import (
 GOLDEN = Path(__file__).parents[1] / "golden" / "envelope_v1.json"
 FIELDS = [field for field in record() if field != "namespace"]
 RING = _core.Keyring([KEY, OTHER_KEY])
-TEXT = b"The tide tables for the harbour are published by the office every quarter, and corrected monthly. " * 30
+TEXT = (
+    b"The tide tables for the harbour are published by the office every quarter, and corrected monthly. " * 30
+)
 
 
 def encode_in_rust(fields: dict[str, Any], **form: Any) -> bytes:
@@ -140,7 +142,9 @@ def test_wrong_arguments_are_the_callers_mistakes() -> None:
         encode_in_rust(record(cost=2**64))
 
 
-@pytest.mark.parametrize("form", [{}, {"compress": True}, {"keyring": RING}, {"compress": True, "keyring": RING}])
+@pytest.mark.parametrize(
+    "form", [{}, {"compress": True}, {"keyring": RING}, {"compress": True, "keyring": RING}]
+)
 def test_large_records_pass_through(form: dict[str, Any]) -> None:
     fields = record(payload=TEXT * 400)
     data = encode_in_rust(fields, **form)

@@ -122,7 +122,10 @@ def test_records_of_other_questions_are_incidents() -> None:
 @pytest.mark.parametrize("named", NAMED, ids=range(len(NAMED)))
 def test_names_are_those_of_the_specification(named: dict[str, Any]) -> None:
     blinding = _core.Blinding(named["secret"])
-    name, number = tier_key(named["secret"], named["fingerprint"]), tier_target(named["secret"], named["target"])
+    name, number = (
+        tier_key(named["secret"], named["fingerprint"]),
+        tier_target(named["secret"], named["target"]),
+    )
     assert blinding.tier_key(named["fingerprint"]) == name
     assert blinding.tier_keys([named["fingerprint"]] * 2) == [name] * 2
     assert blinding.tier_target(named["target"]) == number
