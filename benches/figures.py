@@ -27,11 +27,12 @@ ROWS = {
     "get_or_compute": "benches.test_get_or_compute",
     "flights": "benches.test_flights",
     "disk": "benches.test_disk",
+    "envelope": "benches.test_envelope",
     "traces": "benches.traces",
 }
 PEERS = (
     "blake3 orjson litellm langchain-core gptcache cachetools cachebox moka-py theine lru-dict aiocache "
-    "cashews async-lru diskcache"
+    "cashews async-lru diskcache zstandard cryptography"
 ).split()
 
 

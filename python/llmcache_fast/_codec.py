@@ -64,10 +64,11 @@ def _encode(value: object, kind: Any) -> tuple[Content, bytes | str]:
     try:
         return "msgpack", _encoder.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        # Not chained: an encoder's error carries the text that it stumbled over.
         raise UnstorableValueError(
             f"the value cannot be encoded ({type(error).__name__}); return builtins, a dataclass, "
             "a msgspec.Struct or a pydantic model"
-        ) from error
+        ) from None
 
 
 def decode(content: Content, payload: bytes | str, kind: Any = None) -> Any:
@@ -90,7 +91,7 @@ def decode(content: Content, payload: bytes | str, kind: Any = None) -> Any:
                 return kind.model_validate_json(payload)
             return kind.model_validate(_decoder(content, Any).decode(payload))
         return _decoder(content, kind).decode(payload)
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         # Not chained: pydantic's errors quote the value.
         raise UnstorableValueError(
             f"the stored {content} is no {getattr(kind, '__name__', kind)} ({type(error).__name__})"

@@ -11,11 +11,15 @@ from llmcache_fast._options import Unset
 __all__ = [
     "ENVELOPE_OVERHEAD",
     "ENVELOPE_VERSION",
+    "MAX_UNPACKED",
+    "SEALED_OVERHEAD",
+    "Blinding",
     "Clock",
     "DiskStore",
     "Encoded",
     "Engine",
     "Envelope",
+    "Keyring",
     "View",
     "canonical",
     "decode_envelope",
@@ -29,6 +33,8 @@ _Seconds: TypeAlias = float | timedelta
 
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
+SEALED_OVERHEAD: int
+MAX_UNPACKED: int
 
 @final
 class DiskStore:
@@ -112,15 +118,50 @@ def encode_envelope(
     namespace: str,
     facts: bytes,
     payload: bytes,
+    compress: bool = False,
+    keyring: Keyring | None = None,
 ) -> bytes:
-    """The bytes of a record, format version 1. One copy of the payload and one hash over all of it.
+    """The bytes of a record, format version 1. One copy of the payload and one pass over all of it.
 
     Raises:
         ValueError: a number or a length that the format cannot hold.
     """
 
-def decode_envelope(data: bytes, namespace: str, fingerprint: bytes) -> tuple[Envelope | None, str]:
-    """`(envelope, "")`, or `(None, reason)`. Raises nothing because of what `data` holds."""
+def decode_envelope(
+    data: bytes, namespace: str, fingerprint: bytes, keyring: Keyring | None = None
+) -> tuple[Envelope | None, str]:
+    """`(envelope, "")`, or `(None, reason)`. Raises nothing because of what `data` holds.
+
+    Allocates the record's own size, and of a compressed payload what it declares, up to `MAX_UNPACKED`.
+    """
+
+@final
+class Keyring:
+    """Keys of 32 bytes that seal and open records; the first seals. It shows none of them.
+
+    Raises:
+        ValueError: no key, one twice, or one of another length.
+    """
+
+    def __new__(cls, keys: Sequence[bytes], *, accept_plain: bool = False) -> Keyring: ...
+    @property
+    def current_id(self) -> str: ...
+
+@final
+class Blinding:
+    """What tiers see in place of fingerprints and invalidation targets, from a secret of 32 bytes.
+
+    Raises:
+        ValueError: a secret or a fingerprint of another length.
+    """
+
+    def __new__(cls, key: bytes) -> Blinding: ...
+    def tier_key(self, fingerprint: bytes) -> bytes: ...
+    def tier_keys(self, fingerprints: Sequence[bytes]) -> list[bytes]: ...
+    def tier_target(self, target: int) -> int: ...
+    def tier_targets(self, targets: Sequence[int]) -> list[int]: ...
+    def target(self, blinded: int) -> int: ...
+    def targets(self, blinded: Sequence[int]) -> list[int]: ...
 
 def canonical(
     request: Any,

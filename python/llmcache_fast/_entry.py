@@ -5,6 +5,8 @@ What belongs here: the values themselves and their wire form. What does not: dec
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -102,9 +104,26 @@ class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
     """Running computations whose values will not be stored."""
 
 
+_NOT_OURS = (ValueError, RecursionError)
+"""What decoders raise at bytes that somebody made up; the last at what is nested without end."""
 _encode_facts = msgspec.msgpack.Encoder().encode
 _NO_FACTS = _encode_facts(Facts())
 _decode_facts = msgspec.msgpack.Decoder(Facts).decode
+_decode_json = msgspec.json.Decoder().decode
+
+
+def _read_json(payload: bytes) -> None:
+    try:
+        _decode_json(payload)
+    except msgspec.DecodeError:
+        json.loads(payload)  # pydantic may be told to write NaN and infinities, which this reads
+
+
+_READ: dict[str, Callable[[bytes], Any]] = {
+    "json": _read_json,
+    "msgpack": msgspec.msgpack.Decoder().decode,
+    "stream": msgspec.msgpack.Decoder(tuple[bytes, list[bytes]]).decode,
+}
 
 
 def pack_facts(facts: Facts) -> bytes:
@@ -122,8 +141,12 @@ def unpack_facts(packed: bytes) -> Facts:
     return _decode_facts(packed) if packed else Facts()
 
 
-def to_envelope(entry: Entry) -> bytes:
-    """The entry's wire form (`docs/reference/envelope.md`)."""
+def to_envelope(entry: Entry, *, compress: bool = False, keyring: _core.Keyring | None = None) -> bytes:
+    """The entry's wire form (`docs/reference/envelope.md`), sealed if there are keys.
+
+    Raises:
+        ValueError: a part that does not fit: 64 KiB of namespace, 4 GiB of payload.
+    """
     payload = entry.payload.encode() if isinstance(entry.payload, str) else entry.payload
     return _core.encode_envelope(
         kind=VALUE,
@@ -139,22 +162,35 @@ def to_envelope(entry: Entry) -> bytes:
         namespace=entry.namespace,
         facts=pack_facts(entry.facts),
         payload=payload,
+        compress=compress,
+        keyring=keyring,
     )
 
 
-def from_envelope(data: bytes, namespace: str, key: bytes) -> tuple[Entry | None, str]:
+def from_envelope(
+    data: bytes, namespace: str, key: bytes, *, keyring: _core.Keyring | None = None
+) -> tuple[Entry | None, str]:
     """The entry of a wire form, or None and why not. Hostile bytes raise nothing (I9)."""
-    envelope, reason = _core.decode_envelope(data, namespace, key)
+    envelope, reason = _core.decode_envelope(data, namespace, key, keyring)
     if envelope is None:
         return None, reason
     if envelope.kind != VALUE or envelope.content_type >= len(CONTENTS):
         return None, "kind"
+    content = CONTENTS[envelope.content_type]
+    payload: bytes | str = envelope.payload
     try:
         facts = unpack_facts(envelope.facts)
-        content = CONTENTS[envelope.content_type]
-        payload: bytes | str = envelope.payload.decode() if content == "text" else envelope.payload
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_OURS:
         return None, "facts"
+    try:
+        # Who can write to a store can make up a record that is whole and holds no value: seen here, it is a
+        # miss; seen by the caller it would be an exception.
+        if content == "text":
+            payload = envelope.payload.decode()
+        elif content != "bytes":
+            _READ[content](envelope.payload)
+    except _NOT_OURS:
+        return None, "payload"
     return (
         Entry(
             key=key,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmcache_fast import _core
 from llmcache_fast._core import Encoded
 from llmcache_fast._entry import (
     CONTENTS,
@@ -37,11 +39,22 @@ FACTS = st.builds(
     compute_micros=st.integers(0, 2**50),
 )
 
+VALUES = st.recursive(
+    TEXT | st.integers(-(2**63), 2**64 - 1) | st.none(), lambda inner: st.lists(inner, max_size=4)
+)
+PAYLOADS: dict[str, st.SearchStrategy[Any]] = {
+    "bytes": st.binary(max_size=2000),
+    "text": TEXT,
+    "json": VALUES.map(msgspec.json.encode) | st.sampled_from([b"NaN", b'{"a":-Infinity}']),
+    "msgpack": VALUES.map(msgspec.msgpack.encode),
+    "stream": st.tuples(st.binary(max_size=9), st.lists(st.binary(max_size=9))).map(msgspec.msgpack.encode),
+}
+
 
 @st.composite
 def entries(draw: st.DrawFn) -> Entry:
     content = draw(st.sampled_from(CONTENTS))
-    payload: bytes | str = draw(TEXT) if content == "text" else draw(st.binary(max_size=2000))
+    payload: bytes | str = draw(PAYLOADS[content])
     return Entry(
         key=draw(st.binary(min_size=32, max_size=32)),
         namespace=draw(TEXT.filter(bool)),
@@ -102,13 +115,24 @@ def test_hostile_bytes_raise_nothing(wire: bytes) -> None:
     assert reason
 
 
-@pytest.mark.parametrize("change", [{"payload": b"\xff\xfe", "content": "bytes"}])
-def test_text_that_is_no_utf8_is_a_miss(change: dict[str, Any]) -> None:
-    from llmcache_fast import _core
-
-    one = entry(**change)
+@pytest.mark.parametrize(
+    ("content", "payload"),
+    [
+        ("text", b"\xff\xfe"),
+        ("json", b"{"),
+        ("json", b""),
+        ("json", b"[" * 100_000),
+        ("msgpack", b"\xc1"),
+        ("msgpack", b"\x91" * 100_000),
+        ("msgpack", b"\xdd\xff\xff\xff\xff"),
+        ("stream", b"\x90"),
+        ("stream", b"\x92\xc4\x00\x07"),
+    ],
+)
+def test_a_payload_that_holds_no_value_is_a_miss(content: Any, payload: bytes) -> None:
+    one = entry()
     wire = _core.encode_envelope(
-        kind=0, content_type=CONTENTS.index("text"), epoch=1, snap=1, created=1, fresh_until=2, stale_until=3,
-        compute_micros=0, cost=0, fingerprint=one.key, namespace="n", facts=b"\x90", payload=b"\xff\xfe",
+        kind=0, content_type=CONTENTS.index(content), epoch=1, snap=1, created=1, fresh_until=2, stale_until=3,
+        compute_micros=0, cost=0, fingerprint=one.key, namespace="n", facts=b"\x90", payload=payload,
     )  # fmt: skip
-    assert from_envelope(wire, "n", one.key) == (None, "facts")
+    assert from_envelope(wire, "n", one.key) == (None, "payload")

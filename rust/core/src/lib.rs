@@ -5,11 +5,13 @@
 //! event loops; those live in the binding (`rust/python`).
 #![forbid(unsafe_code)]
 
+pub mod blinding;
 pub mod canonical;
 #[cfg(feature = "disk")]
 pub mod disk;
 pub mod envelope;
 pub mod fingerprint;
+pub mod keyring;
 pub mod l1;
 mod lock;
 pub mod markers;

@@ -1,13 +1,17 @@
 //! Records for Python: one function makes an envelope, one reads it.
 
-use llmcache_core::envelope::{self, ContentType, Header, Kind};
+use llmcache_core::envelope::{self, Asked, ContentType, Form, Header, Kind};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use crate::keyring::Keyring;
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ENVELOPE_VERSION", envelope::VERSION)?;
     module.add("ENVELOPE_OVERHEAD", envelope::OVERHEAD)?;
+    module.add("SEALED_OVERHEAD", envelope::SEALED_OVERHEAD)?;
+    module.add("MAX_UNPACKED", envelope::MAX_UNPACKED)?;
     module.add_class::<Envelope>()?;
     module.add_function(wrap_pyfunction!(encode_envelope, module)?)?;
     module.add_function(wrap_pyfunction!(decode_envelope, module)?)
@@ -15,6 +19,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// From this many bytes on, hashing and copying take long enough to let other threads run meanwhile.
 const DETACH_FROM: usize = 64 << 10;
+/// The same, where bytes may be compressed or unpacked: ten times the work.
+const DETACH_ZSTD_FROM: usize = 8 << 10;
 
 /// A decoded record. Times are microseconds since 1970, `cost` is in micro-USD.
 #[pyclass(frozen, get_all, module = "llmcache_fast._core")]
@@ -37,9 +43,10 @@ pub(crate) struct Envelope {
     payload: Py<PyBytes>,
 }
 
-/// The bytes of a record. `kind` and `content_type` are codes, see `Envelope`.
+/// The bytes of a record. `kind` and `content_type` are codes, see `Envelope`. With `compress`, the payload is
+/// compressed where that pays; with a ring, the record is sealed by its current key.
 #[pyfunction]
-#[pyo3(signature = (*, kind, content_type, epoch, snap, created, fresh_until, stale_until, compute_micros, cost, fingerprint, namespace, facts, payload))]
+#[pyo3(signature = (*, kind, content_type, epoch, snap, created, fresh_until, stale_until, compute_micros, cost, fingerprint, namespace, facts, payload, compress=false, keyring=None))]
 #[allow(clippy::too_many_arguments)] // One keyword for each field of the header.
 fn encode_envelope<'py>(
     py: Python<'py>,
@@ -56,6 +63,8 @@ fn encode_envelope<'py>(
     namespace: &str,
     facts: &[u8],
     payload: &[u8],
+    compress: bool,
+    keyring: Option<&Keyring>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let invalid =
         |what: &str, code: u8| PyValueError::new_err(format!("{what}: {code} is not a known code"));
@@ -72,8 +81,17 @@ fn encode_envelope<'py>(
         cost,
         fingerprint: to_fingerprint(fingerprint)?,
     };
-    let encode = || envelope::encode(&header, namespace, facts, payload);
-    let bytes = if payload.len() >= DETACH_FROM {
+    let form = Form {
+        compress,
+        keyring: keyring.map(Keyring::core),
+    };
+    let encode = || envelope::encode(&header, namespace, facts, payload, form);
+    let long = if compress {
+        DETACH_ZSTD_FROM
+    } else {
+        DETACH_FROM
+    };
+    let bytes = if payload.len() >= long {
         py.detach(encode)
     } else {
         encode()
@@ -85,22 +103,27 @@ fn encode_envelope<'py>(
 
 /// `(envelope, "")` of an intact record of this namespace and fingerprint, else `(None, reason)`.
 ///
-/// `reason` is one of `truncated`, `trailing`, `bad_magic`, `version`, `flags`, `checksum`, `kind`,
-/// `content_type`, `namespace_text`, `wrong_namespace`, `wrong_fingerprint`. Never raises because of what
-/// `data` holds.
+/// `reason` is one of those of `docs/reference/envelope.md`. Never raises because of what `data` holds.
 #[pyfunction]
+#[pyo3(signature = (data, namespace, fingerprint, keyring=None))]
 fn decode_envelope(
     py: Python<'_>,
     data: &[u8],
     namespace: &str,
     fingerprint: &[u8],
+    keyring: Option<&Keyring>,
 ) -> PyResult<(Option<Py<Envelope>>, &'static str)> {
     let fingerprint = to_fingerprint(fingerprint)?;
-    let decode = || envelope::decode(data, namespace, &fingerprint);
-    let view = if data.len() >= DETACH_FROM {
-        py.detach(decode)
+    let asked = Asked {
+        namespace,
+        fingerprint: &fingerprint,
+        keyring: keyring.map(Keyring::core),
+    };
+    let mut room = Vec::new();
+    let view = if data.len() >= DETACH_ZSTD_FROM {
+        py.detach(|| envelope::decode(data, asked, &mut room))
     } else {
-        decode()
+        envelope::decode(data, asked, &mut room)
     };
     let view = match view {
         Ok(view) => view,
@@ -120,12 +143,12 @@ fn decode_envelope(
         fingerprint: PyBytes::new(py, &header.fingerprint).unbind(),
         namespace: PyString::new(py, view.namespace).unbind(),
         facts: PyBytes::new(py, view.facts).unbind(),
-        payload: PyBytes::new(py, view.payload).unbind(),
+        payload: PyBytes::new(py, &view.payload).unbind(),
     };
     Ok((Some(Py::new(py, envelope)?), ""))
 }
 
-fn to_fingerprint(bytes: &[u8]) -> PyResult<[u8; 32]> {
+pub(crate) fn to_fingerprint(bytes: &[u8]) -> PyResult<[u8; 32]> {
     bytes.try_into().map_err(|_| {
         PyValueError::new_err(format!(
             "fingerprint: 32 bytes are needed, {} were given",

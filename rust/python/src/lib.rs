@@ -19,6 +19,7 @@ use pyo3::types::PyBytes;
 
 use crate::memo::Memo;
 
+mod blinding;
 mod builtins;
 mod clock;
 mod disk;
@@ -29,6 +30,7 @@ mod error;
 mod fail;
 mod hot;
 mod keyer;
+mod keyring;
 mod keys;
 mod leaf;
 mod memo;
@@ -94,5 +96,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stored::View>()?;
     disk::register(module)?;
     envelope::register(module)?;
+    module.add_class::<keyring::Keyring>()?;
+    module.add_class::<blinding::Blinding>()?;
     ready::init(module.py())
 }

@@ -1,0 +1,89 @@
+"""Entries on their way to the tiers and back: compressed, sealed, under blinded names.
+
+What belongs here: what a tier gets to see. What does not: which tier, and when (`_lookup`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from llmcache_fast import _entry
+from llmcache_fast._secrecy import Secrecy
+from llmcache_fast.tiers.base import StoredRecord
+
+INCIDENTS: Final = frozenset({"wrong_namespace", "wrong_fingerprint", "unauthentic"})
+"""Reasons that say that an answer to another question came back, or that somebody made one up: a store, a
+connection or a key space is mixed up. A connection that gave such a record is not used again."""
+
+
+class Wire:
+    """How a cache writes to its tiers and reads from them. Immutable; one for all tiers.
+
+    A *tier key* and a *tier target* are what tiers know fingerprints, invalidation targets and namespaces by.
+    Without a blinding secret they are the things themselves.
+    """
+
+    __slots__ = ("_blinding", "_compress", "_hidden", "_keyring")
+
+    def __init__(self, secrecy: Secrecy | None = None, *, compress: bool = True) -> None:
+        self._compress = compress
+        self._keyring = None if secrecy is None else secrecy.keyring
+        self._blinding = None if secrecy is None else secrecy.blinding
+        self._hidden = secrecy is not None and not secrecy.searchable
+
+    def record(self, entry: _entry.Entry) -> StoredRecord:
+        """What a tier gets of an entry. The same for all tiers: make it once.
+
+        Costs microseconds for each KiB of a compressed payload, a tenth of that without.
+
+        Raises:
+            ValueError: a part that does not fit the wire form: 64 KiB of namespace, 4 GiB of payload.
+        """
+        return StoredRecord(
+            key=self.tier_key(entry.key),
+            envelope=_entry.to_envelope(entry, compress=self._compress, keyring=self._keyring),
+            epoch=entry.epoch,
+            snap=entry.snap,
+            stale_until=entry.stale_until,
+            cost=entry.cost,
+            created=entry.created,
+            fresh_until=entry.fresh_until,
+            namespace=None if self._hidden else entry.namespace,
+            facts=None if self._hidden else entry.facts,
+        )
+
+    def entry(self, envelope: bytes, namespace: str, key: bytes) -> tuple[_entry.Entry | None, str]:
+        """The entry of what a tier gave for a fingerprint, or None and why not: see `INCIDENTS`.
+
+        Nothing that a tier gives raises.
+        """
+        return _entry.from_envelope(envelope, namespace, key, keyring=self._keyring)
+
+    def tier_key(self, key: bytes) -> bytes:
+        """What tiers call the entry of a fingerprint."""
+        return key if self._blinding is None else self._blinding.tier_key(key)
+
+    def tier_keys(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        """`tier_key` of each."""
+        return keys if self._blinding is None else self._blinding.tier_keys(keys)
+
+    def tier_target(self, target: int) -> int:
+        """What authorities call an invalidation target or a namespace."""
+        return target if self._blinding is None else self._blinding.tier_target(target)
+
+    def tier_targets(self, targets: Sequence[int]) -> Sequence[int]:
+        """`tier_target` of each."""
+        return targets if self._blinding is None else self._blinding.tier_targets(targets)
+
+    def target(self, tier_target: int) -> int:
+        """The opposite of `tier_target`."""
+        return tier_target if self._blinding is None else self._blinding.target(tier_target)
+
+    def targets(self, tier_targets: Sequence[int]) -> Sequence[int]:
+        """`target` of each: what an authority's markers are about."""
+        return tier_targets if self._blinding is None else self._blinding.targets(tier_targets)
+
+
+PLAIN: Final = Wire(compress=False)
+"""Records as they are."""
