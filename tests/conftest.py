@@ -7,6 +7,10 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.servers.redis import certificate, redis_cluster, redis_prefix, redis_server
+
+__all__ = ["certificate", "redis_cluster", "redis_prefix", "redis_server"]
+
 # No deadlines: a timed assertion fails on a busy machine.
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
