@@ -7,9 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.servers.redis import certificate, redis_cluster, redis_prefix, redis_server
-
-__all__ = ["certificate", "redis_cluster", "redis_prefix", "redis_server"]
+from tests.servers.redis import certificate, redis_cluster, redis_prefix, redis_server  # noqa: F401 - fixtures
 
 # No deadlines: a timed assertion fails on a busy machine.
 settings.register_profile(
