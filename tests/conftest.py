@@ -7,7 +7,13 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.servers.redis import certificate, redis_cluster, redis_prefix, redis_server  # noqa: F401 - fixtures
+from tests.servers.redis import (  # noqa: F401 - fixtures
+    certificate,
+    redis_cluster,
+    redis_prefix,
+    redis_server,
+    start_redis,
+)
 
 # No deadlines: a timed assertion fails on a busy machine.
 settings.register_profile(

@@ -4,7 +4,7 @@
         RedisTier.from_url(redis_server.url + "?prefix=mine:")
 
 `redis_server` is shared by the whole session: use a prefix of your own and leave it running. A test that
-stops, freezes or restarts a server starts one of its own with `RedisServer.start(tmp_path)`.
+stops, freezes or restarts a server starts one of its own with `start_redis()`, which ends with the test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import pytest
 
@@ -175,6 +175,12 @@ class Certificate:
         return cls(cert, key)
 
 
+class StartRedis(Protocol):
+    """What the fixture `start_redis` gives."""
+
+    def __call__(self, *arguments: str, tls: Certificate | None = None) -> RedisServer: ...
+
+
 @dataclass
 class RedisCluster:
     """Three primaries with a replica each."""
@@ -183,7 +189,7 @@ class RedisCluster:
 
     @classmethod
     def start(cls, tmp_path: Path, *arguments: str, primaries: int = 3, replicas: int = 1) -> Self:
-        """Start the nodes in folders of `tmp_path` and join them; returns when the cluster serves all slots."""
+        """Start the nodes in folders of `tmp_path` and join them; returns when all slots are served."""
         cluster = cls([])
         try:
             for number in range(primaries * (1 + replicas)):
@@ -192,8 +198,10 @@ class RedisCluster:
                 cluster.nodes.append(_cluster_node(folder, arguments))
             addresses = [f"127.0.0.1:{node.port}" for node in cluster.nodes]
             subprocess.run(
-                ["redis-cli", "--cluster", "create", *addresses]
-                + ["--cluster-replicas", str(replicas), "--cluster-yes"],
+                [
+                    *("redis-cli", "--cluster", "create", *addresses),
+                    *("--cluster-replicas", str(replicas), "--cluster-yes"),
+                ],
                 check=True,
                 capture_output=True,
                 timeout=60,
@@ -258,6 +266,22 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
     cluster = RedisCluster.start(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
+    """`RedisServer.start` in folders of the test's own; stopped at its end, however that comes."""
+    servers: list[RedisServer] = []
+
+    def start(*arguments: str, tls: Certificate | None = None) -> RedisServer:
+        folder = tmp_path / f"redis-{len(servers)}"
+        folder.mkdir()
+        servers.append(RedisServer.start(folder, *arguments, tls=tls))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ class Server:
             with Patience(budget) as patience:
                 connection = await self._take(operation)
                 replies = await _round_trip(connection, commands, patience, operation)
-                if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
+                if exceptions.NoScriptError in map(type, replies):
                     await _teach(connection, commands, replies, patience, operation)
         except BaseException as error:
             if connection is not None:

@@ -27,6 +27,8 @@ class Releases:
         self._channel = channel
         self._waiting: dict[bytes, set[asyncio.Future[None]]] = {}
         self._task: asyncio.Task[None] | None = None
+        self.listening = False
+        """Whether releases are heard now."""
 
     @property
     def waiters(self) -> int:
@@ -71,6 +73,7 @@ class Releases:
             except (exceptions.RedisError, OSError, TimeoutError):
                 await asyncio.sleep(_RETRY_SECONDS * random.random())  # noqa: S311 - jitter
             finally:
+                self.listening = False
                 await connection.disconnect(nowait=True)
 
     async def _hear(self, connection: AbstractConnection) -> None:
@@ -89,6 +92,7 @@ class Releases:
                 case [b"message", self._channel, bytes(key)]:
                     self._wake(key)
                 case [b"subscribe", *_]:
+                    self.listening = True
                     for key in list(self._waiting):
                         self._wake(key)
 
