@@ -7,6 +7,14 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.servers.redis import (  # noqa: F401 - fixtures
+    certificate,
+    redis_cluster,
+    redis_prefix,
+    redis_server,
+    start_redis,
+)
+
 # No deadlines: a timed assertion fails on a busy machine.
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]

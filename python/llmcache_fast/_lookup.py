@@ -367,4 +367,16 @@ def _tier_of(address: str, clock: Clock) -> Tier:
     scheme = address.split(":", 1)[0]
     if scheme == "disk":
         return DiskTier.from_url(address, clock=clock)
+    if scheme in ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+unix"):
+        return _redis_tier(address, clock)
     raise ConfigurationError(f"tiers: {scheme!r} is no tier of this version; known is disk:///absolute/path")
+
+
+def _redis_tier(address: str, clock: Clock) -> Tier:
+    try:
+        from llmcache_fast.tiers.redis import RedisTier
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(
+            f"tiers: a redis:// tier needs {missing.name}: pip install 'llmcache-fast[redis]'"
+        ) from None
+    return RedisTier.from_url(address, clock=clock)

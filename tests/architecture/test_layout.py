@@ -71,7 +71,7 @@ def test_a_module_has_a_test_of_its_name(path: Path) -> None:
 def test_a_unit_test_has_a_module_of_its_name(path: Path) -> None:
     stem = path.stem.removeprefix("test_")
     names = {module.stem.strip("_") for module in MODULES} | {
-        folder.name for folder in PACKAGE.iterdir() if folder.is_dir()
+        folder.name for folder in PACKAGE.rglob("*") if folder.is_dir()
     }
     names |= {source.stem for source in (BINDING / "src").glob("*.rs")}
     assert stem in names or path.name in TESTS_OF_NO_MODULE, f"{path.name} tests no module called {stem}"

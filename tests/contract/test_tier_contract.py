@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,16 +14,32 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
 from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
+from llmcache_fast.tiers.redis import RedisTier
 
-Make = Callable[[Path, ManualClock], Any]
+Make = Callable[[Any, ManualClock], Any]
 
 TIERS: dict[str, Make] = {
-    "memory": lambda path, clock: MemoryTier(clock=clock),
-    "faulty": lambda path, clock: FaultyTier(MemoryTier(clock=clock)),
-    "disk": lambda path, clock: DiskTier(path / "tier", max_bytes=8 << 20, budget=5.0, clock=clock),
+    "memory": lambda of, clock: MemoryTier(clock=clock),
+    "faulty": lambda of, clock: FaultyTier(MemoryTier(clock=clock)),
+    "disk": lambda of, clock: DiskTier(of("tmp_path") / "tier", max_bytes=8 << 20, budget=5.0, clock=clock),
+    "redis": lambda of, clock: RedisTier.from_url(
+        f"{of('redis_server').url}?prefix={of('redis_prefix')}&budget=5", clock=clock
+    ),
+    "redis-cluster": lambda of, clock: RedisTier.from_url(
+        f"{of('redis_cluster').url}?prefix={of('redis_prefix')}&budget=5", clock=clock
+    ),
 }
-AUTHORITIES = ["memory", "disk"]
-DURABLE = ["disk"]
+AUTHORITIES = ["memory", "disk", "redis", "redis-cluster"]
+DURABLE = ["disk", "redis"]
+ASYNCIO_ONLY = ["redis", "redis-cluster"]
+OWN_TIME = ["redis", "redis-cluster"]
+"""They expire records and tell the time by the server's clock."""
+
+
+def make(request: pytest.FixtureRequest, name: str, clock: ManualClock, anyio_backend: str) -> Any:
+    if name in ASYNCIO_ONLY and anyio_backend != "asyncio":
+        pytest.skip("its driver runs on asyncio only")
+    return TIERS[name](request.getfixturevalue, clock)
 
 
 @pytest.fixture
@@ -33,10 +48,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture(params=list(TIERS))
-async def tier(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[Tier]:
-    tier: Tier = TIERS[request.param](tmp_path, clock)
+async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Tier]:
+    tier: Tier = make(request, request.param, clock, anyio_backend)
     await tier.open()
     yield tier
     await tier.aclose()
@@ -44,9 +57,9 @@ async def tier(
 
 @pytest.fixture(params=AUTHORITIES)
 async def authority(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, anyio_backend: str
+    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
 ) -> AsyncIterator[Authority]:
-    tier = TIERS[request.param](tmp_path, clock)
+    tier = make(request, request.param, clock, anyio_backend)
     await tier.open()
     yield tier
     await tier.aclose()
@@ -111,6 +124,8 @@ async def test_deletes_count_what_was_there(tier: Tier) -> None:
 
 
 async def test_purge_takes_what_may_no_longer_be_used_and_no_more(tier: Tier) -> None:
+    if tier.name in OWN_TIME:
+        pytest.skip("the server removes what has expired")
     await tier.put_many([record(n, stale_until=100 + n) for n in range(5)] + [record(9)])
     assert await tier.purge(99) == 0
     assert await tier.purge(103, limit=2) == 2
@@ -149,14 +164,14 @@ async def test_a_closed_tier_raises_tier_errors_only(tier: Tier) -> None:
 
 @pytest.mark.parametrize("name", DURABLE)
 async def test_opened_again_a_durable_tier_has_it_all(
-    name: str, tmp_path: Path, clock: ManualClock, anyio_backend: str
+    name: str, request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
 ) -> None:
-    tier = TIERS[name](tmp_path, clock)
+    tier = make(request, name, clock, anyio_backend)
     await tier.open()
     await tier.put_many([record(1, b"kept")])
     stamp = await tier.raise_markers(5, [1])
     await tier.aclose()
-    again = TIERS[name](tmp_path, clock)
+    again = make(request, name, clock, anyio_backend)
     await again.open()
     assert await again.get_many([key(1)]) == [b"kept"]
     assert await again.epoch(5) == stamp
@@ -164,7 +179,9 @@ async def test_opened_again_a_durable_tier_has_it_all(
     await again.aclose()
 
 
-async def test_the_clock_never_goes_back(authority: Authority, clock: ManualClock) -> None:
+async def test_the_clock_never_goes_back(authority: Any, clock: ManualClock) -> None:
+    if authority.name in OWN_TIME:
+        pytest.skip("its time is the server's: tests/unit/test_redis.py")
     epoch, start = await authority.epoch(7)
     assert await authority.epoch(7) == (epoch, start)
     clock.advance(1)

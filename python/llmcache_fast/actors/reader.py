@@ -7,9 +7,10 @@ gathers, so batches grow with the load and a lone read pays no delay.
 from __future__ import annotations
 
 import logging
+import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Generic, TypeVar
 
 import anyio
@@ -27,12 +28,23 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Read(Generic[T]):
-    """One key on its way, and everybody who waits for it."""
+    """One key of a batch."""
 
-    key: bytes
     waiters: int = 0
-    done: anyio.Event = field(default_factory=anyio.Event)
     found: T | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Batch(Generic[T]):
+    """Keys that go in one round trip, and everybody who waits for them."""
+
+    budget: float | None
+    left: float
+    """Seconds its waiters will go on waiting."""
+    reads: dict[bytes, _Read[T]] = field(default_factory=dict)
+    done: anyio.Event = field(default_factory=anyio.Event)
+    started: bool = False
+    answered: bool = False
     error: Exception | None = None
 
 
@@ -49,6 +61,11 @@ class ReaderStatistics:
     batches: int
     failures: int
     """Batches the tier failed."""
+
+
+_TICK = 0.01
+"""Seconds between two looks at how long batches have waited. One timer for all: with a timer and an event for
+each caller a read cost 34 us of processor time under load, without them 6 (benches/test_redis.py)."""
 
 
 class BatchActor(Generic[T]):
@@ -75,10 +92,15 @@ class BatchActor(Generic[T]):
         self._tier = tier
         self._operation = operation
         self._max_batch = max_batch
-        self._free = concurrency
-        self._waiting: dict[bytes, _Read[T]] = {}
-        self._under_way: set[_Read[T]] = set()
-        self._wake = anyio.Event()
+        self._concurrency = concurrency
+        self._queue: deque[_Batch[T]] = deque()
+        self._gathering: _Batch[T] | None = None
+        """The batch that newcomers join: the last of the queue, until it is taken, full or a tick old."""
+        self._under_way: set[_Batch[T]] = set()
+        self._idle: list[anyio.Event] = []
+        """One of each worker that has nothing to do."""
+        self._timed: set[_Batch[T]] = set()
+        self._timer = anyio.Event()
         self._closed = False
         self._reads = self._keys = self._batches = self._failures = 0
 
@@ -87,81 +109,119 @@ class BatchActor(Generic[T]):
 
         Raises:
             TierError: the tier failed; an instance of the caller's own.
-            TimeoutError: `budget` seconds passed (see `budget.within`).
+            TimeoutError: `budget` seconds passed, give or take a hundredth, in which the event loop was
+                running: of one long round of the loop, two hundredths count.
         """
         if self._closed:
             raise self._closed_error()
         self._reads += 1
-        read = self._waiting.get(key)
+        batch = self._gathering
+        if batch is None or batch.budget != budget:
+            batch = self._begin(budget)
+        read = batch.reads.get(key)
         if read is None:
-            read = self._waiting[key] = _Read(key)
-            self._wake.set()
+            read = batch.reads[key] = _Read()
+            if len(batch.reads) >= self._max_batch:
+                self._gathering = None
         read.waiters += 1
         try:
-            if budget is None:
-                await read.done.wait()
-            elif not await within(budget, read.done):
-                raise TimeoutError
+            await batch.done.wait()
         finally:
             read.waiters -= 1
-            if not read.waiters and self._waiting.get(key) is read:
-                del self._waiting[key]
-        if read.error is not None:
-            raise self._own_error(read.error) from read.error
-        return read.found  # type: ignore[return-value]  # set, for there is no error
+            if not read.waiters and not batch.started:
+                del batch.reads[key]
+        if batch.error is not None:
+            raise self._own_error(batch.error) from batch.error
+        if not batch.answered:
+            raise TimeoutError
+        return read.found  # type: ignore[return-value]  # set, for the call answered
+
+    def _begin(self, budget: float | None) -> _Batch[T]:
+        batch: _Batch[T] = _Batch(budget, math.inf if budget is None else budget + _TICK)
+        self._gathering = batch
+        self._queue.append(batch)
+        if budget is not None:
+            self._timed.add(batch)
+            self._timer.set()
+        if self._idle:
+            # It runs when all that is ready now has run: whoever asks meanwhile is in the batch.
+            self._idle.pop().set()
+        return batch
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Those who still wait then get a `TierError`."""
         try:
             async with anyio.create_task_group() as group:
+                for _ in range(self._concurrency):
+                    group.start_soon(self._work)
+                group.start_soon(self._tick)
                 task_status.started()
-                while True:
-                    await self._wake.wait()
-                    while self._waiting and self._free:
-                        batch = [
-                            self._waiting.pop(key) for key in list(islice(self._waiting, self._max_batch))
-                        ]
-                        self._under_way.update(batch)
-                        self._free -= 1
-                        group.start_soon(self._read, batch)
-                    self._wake = anyio.Event()
         finally:
             self._closed = True
-            for read in [*self._under_way, *self._waiting.values()]:
-                read.error = self._closed_error()
-                read.done.set()
+            for batch in [*self._under_way, *self._queue]:
+                batch.error = self._closed_error()
+                batch.done.set()
             self._under_way.clear()
-            self._waiting.clear()
+            self._queue.clear()
+            self._timed.clear()
 
     def statistics(self) -> ReaderStatistics:
         return ReaderStatistics(
-            waiting=len(self._waiting),
+            waiting=sum(len(batch.reads) for batch in self._queue),
             reads=self._reads,
             keys=self._keys,
             batches=self._batches,
             failures=self._failures,
         )
 
-    async def _read(self, batch: list[_Read[T]]) -> None:
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                idle = anyio.Event()
+                self._idle.append(idle)
+                await idle.wait()
+            batch = self._queue.popleft()
+            if batch is self._gathering:
+                self._gathering = None
+            if batch.reads and not batch.done.is_set():
+                await self._serve(batch)
+            self._timed.discard(batch)
+
+    async def _tick(self) -> None:
+        while True:
+            await self._timer.wait()
+            self._timer = anyio.Event()
+            while self._timed:
+                start = anyio.current_time()
+                await anyio.sleep(_TICK)
+                spent = min(anyio.current_time() - start, 2 * _TICK)
+                # Who comes now has a budget of their own.
+                self._gathering = None
+                for batch in list(self._timed):
+                    batch.left -= spent
+                    if batch.left <= 0:
+                        self._timed.discard(batch)
+                        batch.done.set()
+
+    async def _serve(self, batch: _Batch[T]) -> None:
+        batch.started = True
+        self._under_way.add(batch)
         self._batches += 1
-        self._keys += len(batch)
+        self._keys += len(batch.reads)
         try:
-            found = await self._fetch([read.key for read in batch])
-            for read, value in zip(batch, found, strict=True):
+            found = await self._fetch(list(batch.reads))
+            for read, value in zip(batch.reads.values(), found, strict=True):
                 read.found = value
+            batch.answered = True
         except Exception as error:  # noqa: BLE001 - any failure must be handed on
             # Whatever it was, it must reach those who wait and must not end the actor.
             self._failures += 1
             if not isinstance(error, TierError):
                 _log.error("reading the tier %s raised %s", self._tier, type(error).__name__)
-            for read in batch:
-                read.error = error
+            batch.error = error
         # A cancellation passes: `run` tells those who wait.
-        self._free += 1
-        self._wake.set()
-        self._under_way.difference_update(batch)
-        for read in batch:
-            read.done.set()
+        self._under_way.discard(batch)
+        batch.done.set()
 
     def _own_error(self, error: Exception) -> TierError:
         if isinstance(error, TierError):

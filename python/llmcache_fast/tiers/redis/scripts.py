@@ -1,0 +1,36 @@
+"""What the server runs, so that a condition and the write it guards are one step.
+
+Called by their digest; a server that does not know one (`NOSCRIPT`: restarted, flushed, never asked) is given
+the text once. `EVAL` does that, so the user needs no permission for `SCRIPT LOAD`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+
+PREFIX = "llmcache_fast.tiers.redis"
+
+
+def _load(name: str) -> tuple[bytes, bytes]:
+    text = (files(PREFIX) / "lua" / f"{name}.lua").read_bytes()
+    # Redis names a script by its SHA-1.
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode(), text
+
+
+PUT, _put = _load("put")
+DELETE, _delete = _load("delete")
+CLOCK, _clock = _load("clock")
+LEASE, _lease = _load("lease")
+HOLD, _hold = _load("hold")
+RELEASE, _release = _load("release")
+
+TEXTS: dict[bytes, bytes] = {
+    PUT: _put,
+    DELETE: _delete,
+    CLOCK: _clock,
+    LEASE: _lease,
+    HOLD: _hold,
+    RELEASE: _release,
+}
+"""Text by digest."""

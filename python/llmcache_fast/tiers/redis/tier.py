@@ -1,0 +1,447 @@
+"""The Redis tier as others see it: a `Tier`, an `Authority` and `Leases`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
+
+from llmcache_fast._errors import TierError
+from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord, clock_micros
+from llmcache_fast.tiers.redis import scripts
+from llmcache_fast.tiers.redis.address import Address
+from llmcache_fast.tiers.redis.releases import Releases
+from llmcache_fast.tiers.redis.replies import NAME, accepted, unexpected
+from llmcache_fast.tiers.redis.routing import Cluster, Route, Single, Task
+
+_log = logging.getLogger("llmcache_fast.redis")
+
+T = TypeVar("T")
+Words = tuple[bytes | str | int, ...]
+
+WRITE_FACTOR = 10
+"""Nobody waits for a write behind, so it may take so many budgets; an invalidation must not fail lightly."""
+TOMBSTONE_SECONDS = 60.0
+MAX_MARKERS = 1 << 16
+"""Kept in one namespace; as many as the core keeps. Beyond it the older half becomes one marker of all."""
+LEAST_LIFE = 1000
+"""Milliseconds a record is kept at least: whoever reads it may have another clock, and judges for himself."""
+
+_READ_BYTES = 256 << 10
+_READ_KEYS = 64
+"""A command reads this much at most: replies that arrive one by one show that the server is alive."""
+_WRITE_BYTES = 256 << 10
+_WRITE_KEYS = 64
+"""A script writes this much at most: nobody else is served meanwhile."""
+_WINDOW_BYTES = 4 << 20
+"""Sent before replies are awaited: as much as a batch of the write-behind holds."""
+_SCAN_KEYS = 500
+_HEAD = 17
+"""Bytes before the envelope: kind, epoch, snap."""
+_U64 = (1 << 64) - 1
+
+
+class RedisTier:
+    """Entries in a Redis server or cluster, shared by all who use the same server and prefix.
+
+    A read is one `MGET` for all keys (in a cluster one per slot, all nodes at once). A write is one script
+    that stores only what is not older than what is there. The server removes what nobody may use any more, so
+    `purge` has nothing to do. Keys are the prefix, a letter and the 32 bytes of the fingerprint.
+
+    Guarantee: replies are never taken for those of another command (`links`); a call takes no longer than its
+    budget without a sign of life from the server, connecting included; a cancellation costs its connection
+    and nothing else. Nothing is tried twice: who calls may do that, for all operations can be repeated.
+
+    Durability is that of the server: `appendonly yes` keeps markers over a restart. A server that comes back
+    empty, or with an older copy, gives its clocks a new epoch, so that nothing of before is served.
+
+    >>> RedisTier.from_url("redis://127.0.0.1:6379/0?prefix=app:").address.prefix
+    'app:'
+    """
+
+    name = NAME
+
+    def __init__(self, address: Address, *, clock: Callable[[], int] = clock_micros) -> None:
+        self.address = address
+        self.budget = address.budget
+        self.write_budget = address.budget * WRITE_FACTOR
+        self._clock = clock
+        self._route: Route | None = None
+        self._releases: Releases | None = None
+        prefix = address.prefix.encode()
+        # In a cluster a record and its lease must be of one slot. The dot keeps the tag from being empty,
+        # which it would be where a fingerprint begins with a brace; 36 bytes of key fill a bin of Redis'
+        # allocator, so the braces are there only where they are needed.
+        opening, self._closing = (b"{.", b"}") if address.cluster else (b"", b"")
+        self._records = prefix + b"r" + opening
+        self._leases = prefix + b"l" + opening
+        self._clocks = prefix + b"c" + opening
+        self._channel = prefix + b"released"
+        self._typical = 2048.0
+        self._known: dict[int, tuple[bytes, int]] = {}
+
+    @classmethod
+    def from_url(cls, url: str, *, clock: Callable[[], int] = clock_micros) -> RedisTier:
+        """The tier of a URL: `redis:`, `rediss:`, `redis+cluster:`, `rediss+cluster:` or `redis+unix:`.
+
+        Options: `prefix`, `max_connections` (of each server), `budget` (seconds), `db`, and with TLS the
+        files `ca`, `cert` and `key`.
+
+        Raises:
+            ConfigurationError: it is none; the message holds no password.
+        """
+        return cls(Address.parse(url), clock=clock)
+
+    def __repr__(self) -> str:
+        return f"<RedisTier {self.address}>"
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Get ready. A server that cannot be reached now is no failure: it is tried again with each call.
+
+        Raises:
+            TierUnavailableError: the server refuses the credentials, or cannot prove who it is.
+        """
+        if self._route is not None:
+            return
+        route: Route = Cluster(self.address) if self.address.cluster else Single(self.address)
+        try:
+            await route.open(self.write_budget)
+        except TierError as error:
+            if error.reason in ("auth", "denied", "tls"):
+                await route.aclose()
+                raise
+            _log.warning("redis tier %s cannot be reached yet: %s", self.address, error.message)
+        except BaseException:
+            await route.aclose()
+            raise
+        self._route = route
+        # In a cluster what is published on one node is heard on all.
+        self._releases = Releases(
+            lambda: random.choice(route.servers()).connect(),  # noqa: S311 - any will do
+            self._channel,
+        )
+
+    async def aclose(self) -> None:
+        route, self._route = self._route, None
+        releases, self._releases = self._releases, None
+        if releases is not None:
+            await releases.aclose()
+        if route is not None:
+            await route.aclose()
+
+    def suspect(self) -> None:
+        """A reply was not what was asked for: no connection of now is used again."""
+        if self._route is not None:
+            for server in self._route.servers():
+                server.distrust()
+
+    @property
+    def connections(self) -> int:
+        """Connections open now, over all servers."""
+        return sum(server.connections for server in self._route.servers()) if self._route else 0
+
+    # -- records --------------------------------------------------------------------------------------
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """As `Tier`. In a cluster the entries of a node that does not answer count as absent."""
+        route = self._opened("get_many")
+        limit = max(1, min(_READ_KEYS, int(_READ_BYTES / self._typical)))
+        names = list(map(self._key, keys))
+        groups = list(self._grouped(names, limit, _same))
+        tasks = [Task(group[0], (b"MGET", *group)) for group in groups]
+        found: dict[bytes, bytes] = {}
+        replies = await route.run(tasks, self.budget, "get_many") if tasks else []
+        for group, reply in zip(groups, replies, strict=True):
+            if isinstance(reply, TierError):
+                _log.debug("redis tier %s: a node did not answer: %s", self.address, reply.message)
+                continue
+            # Written out: this is the loop that a read under load spends its time in.
+            for name, value in zip(group, _as_many(reply, group, "get_many"), strict=True):
+                if isinstance(value, bytes) and value.startswith(b"R"):
+                    found[name] = value[_HEAD:]
+        self._learn_size(found.values())
+        return list(map(found.get, names))
+
+    async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
+        route = self._opened("put_many")
+        superseded = 0
+        for window in _parts(records, _WINDOW_BYTES):
+            tasks = []
+            for group in self._grouped(window, _WRITE_KEYS, lambda record: self._key(record.key)):
+                for part in _parts(group, _WRITE_BYTES):
+                    keys = [self._key(record.key) for record in part]
+                    values = [word for record in part for word in self._written(record)]
+                    tasks.append(Task(keys[0], (b"EVALSHA", scripts.PUT, len(keys), *keys, *values)))
+            replies = await route.run(tasks, self.write_budget, "put_many")
+            superseded += sum(_number(reply, "put_many") for reply in replies)
+        return PutReport(len(records) - superseded, superseded)
+
+    async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
+        """As `Tier`; with a stamp, a tombstone stays for `TOMBSTONE_SECONDS`."""
+        tombstone: Words = ()
+        if stamp is not None:
+            tombstone = (_value(b"T", *stamp, b""), int(TOMBSTONE_SECONDS * 1000))
+        return await self._delete(keys, tombstone, "delete_many")
+
+    async def _delete(self, keys: Sequence[bytes], tombstone: Words, operation: str) -> int:
+        replies = await self._on_each(
+            scripts.DELETE, keys, self._record_names, tombstone, self.write_budget, operation
+        )
+        return sum(_number(reply, operation) for _, reply in replies)
+
+    async def purge(self, now: int, limit: int = 1000) -> int:
+        """0: the server removes what has expired."""
+        self._opened("purge")
+        return 0
+
+    async def clear(self) -> int:
+        """As `Tier`: every record under the prefix, in steps of some hundred keys.
+
+        Walks over all keys of the server (`SCAN`), whosever they are: on a large shared one that takes time.
+        """
+        route = self._opened("clear")
+        pattern = _escaped(self._records) + b"*"
+        deleted = 0
+        for server in route.primaries():
+            cursor = b"0"
+            while True:
+                scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_KEYS)
+                (reply,) = await server.exchange([scan], self.write_budget, "clear")
+                match accepted(reply, "clear"):
+                    case [bytes(cursor), list(keys)]:
+                        found = [name[len(self._records) :][:32] for name in keys]
+                        deleted += await self._delete(found, (), "clear")
+                    case _:
+                        unexpected("clear")
+                if cursor == b"0":
+                    break
+        return deleted
+
+    # -- authority ------------------------------------------------------------------------------------
+
+    async def raise_markers(self, namespace: int, targets: Sequence[int]) -> tuple[int, int]:
+        return await self._clocked(namespace, targets, "raise_markers")
+
+    async def epoch(self, namespace: int) -> tuple[int, int]:
+        """As `Authority`. A clock that is behind what this tier saw of it gets a new epoch: an older copy of
+        the data was restored, and the markers raised since are lost."""
+        return await self._clocked(namespace, (), "epoch")
+
+    async def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
+        route = self._opened("markers_since")
+        clock = self._clock_key(namespace)
+        command = (b"ZRANGEBYSCORE", clock, b"(%d" % seq, b"+inf", b"WITHSCORES")
+        (reply,) = await route.run([Task(clock, command)], self.write_budget, "markers_since")
+        flat = accepted(reply, "markers_since")
+        try:
+            pairs = zip(flat[::2], flat[1::2], strict=True)
+            # The member of 16 bytes is the clock's own.
+            return [
+                (int.from_bytes(member), int(float(score))) for member, score in pairs if len(member) == 8
+            ]
+        except (TypeError, ValueError):
+            unexpected("markers_since")
+
+    async def _clocked(self, namespace: int, targets: Sequence[int], operation: str) -> tuple[int, int]:
+        route = self._opened(operation)
+        clock = self._clock_key(namespace)
+        known, seen = self._known.get(namespace, (b"", 0))
+        raised = map(_u64, targets)
+        arguments: Words = (secrets.token_bytes(8), known, seen, MAX_MARKERS, _u64(namespace), *raised)
+        task = Task(clock, (b"EVALSHA", scripts.CLOCK, 1, clock, *arguments))
+        (reply,) = await route.run([task], self.write_budget, operation)
+        match accepted(reply, operation):
+            case [bytes(epoch), bytes(text), int(new)] if len(epoch) == 8 and text.isdigit():
+                seq = int(text)
+            case _:
+                unexpected(operation)
+        if new and known:
+            _log.warning("redis tier %s: a clock was lost or went back; it starts anew", self.address)
+        # Calls overlap: an answer that was overtaken must not take the clock back.
+        latest, highest = self._known.get(namespace, (b"", 0))
+        if latest != epoch or seq > highest:
+            self._known[namespace] = epoch, seq
+        return int.from_bytes(epoch), seq
+
+    # -- leases ---------------------------------------------------------------------------------------
+
+    async def get_or_lease_many(
+        self, keys: Sequence[bytes], token: bytes, seconds: float
+    ) -> list[tuple[bytes | None, bool]]:
+        self._heard("get_or_lease_many").listen()
+
+        def names(key: bytes) -> tuple[bytes, bytes]:
+            return self._key(key), self._lease_key(key)
+
+        answers: dict[bytes, tuple[bytes | None, bool]] = {}
+        for group, reply in await self._on_each(
+            scripts.LEASE, keys, names, (token, _milliseconds(seconds)), self.budget, "get_or_lease_many"
+        ):
+            for key, value in zip(group, _as_many(reply, group, "get_or_lease_many"), strict=True):
+                envelope = value[_HEAD:] if isinstance(value, bytes) else None
+                answers[key] = envelope, value == 1
+        return [answers[key] for key in keys]
+
+    async def lease_many(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        self._heard("lease_many").listen()
+        return await self._hold(keys, (token, _milliseconds(seconds), b"take"), "lease_many")
+
+    async def renew_leases(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        return await self._hold(keys, (token, _milliseconds(seconds), b"renew"), "renew_leases")
+
+    async def _hold(self, keys: Sequence[bytes], arguments: Words, operation: str) -> list[bool]:
+        held: dict[bytes, bool] = {}
+        for group, reply in await self._on_each(
+            scripts.HOLD, keys, self._lease_names, arguments, self.write_budget, operation
+        ):
+            held.update(zip(group, (value == 1 for value in _as_many(reply, group, operation)), strict=True))
+        return [held[key] for key in keys]
+
+    async def release_leases(self, keys: Sequence[bytes], token: bytes) -> None:
+        for _, reply in await self._on_each(
+            scripts.RELEASE,
+            keys,
+            self._lease_names,
+            (token, self._channel, len(self._leases)),
+            self.write_budget,
+            "release_leases",
+        ):
+            _number(reply, "release_leases")
+
+    async def lease_released(self, key: bytes) -> None:
+        """As `Leases`; returns as well when a release may have been missed (the connection was lost)."""
+        await self._heard("lease_released").wait(key)
+
+    # -- keys and values ------------------------------------------------------------------------------
+
+    def _opened(self, operation: str) -> Route:
+        if self._route is None:
+            raise TierError("the tier is not open", tier=NAME, operation=operation, reason="closed")
+        return self._route
+
+    def _heard(self, operation: str) -> Releases:
+        self._opened(operation)
+        assert self._releases is not None  # noqa: S101 - made and dropped together with the route
+        return self._releases
+
+    async def _on_each(
+        self,
+        script: bytes,
+        keys: Sequence[bytes],
+        names: Callable[[bytes], tuple[bytes, ...]],
+        arguments: Words,
+        budget: float,
+        operation: str,
+    ) -> list[tuple[Sequence[bytes], Any]]:
+        """Run a script over keys, some at once; each group of keys with its reply. `names` are the Redis keys
+        of one, all in one slot."""
+        route = self._opened(operation)
+        groups = list(self._grouped(keys, _WRITE_KEYS, self._key))
+        tasks = []
+        for group in groups:
+            named = [name for key in group for name in names(key)]
+            tasks.append(Task(named[0], (b"EVALSHA", script, len(named), *named, *arguments)))
+        replies = await route.run(tasks, budget, operation) if tasks else []
+        return list(zip(groups, replies, strict=True))
+
+    def _record_names(self, key: bytes) -> tuple[bytes]:
+        return (self._key(key),)
+
+    def _lease_names(self, key: bytes) -> tuple[bytes]:
+        return (self._lease_key(key),)
+
+    def _key(self, key: bytes) -> bytes:
+        if len(key) != 32:
+            raise ValueError(f"a fingerprint has 32 bytes, this one has {len(key)}")
+        return self._records + key + self._closing
+
+    def _lease_key(self, key: bytes) -> bytes:
+        return self._leases + key + self._closing
+
+    def _clock_key(self, namespace: int) -> bytes:
+        return self._clocks + _u64(namespace) + self._closing
+
+    def _grouped(self, items: Sequence[T], limit: int, name: Callable[[T], bytes]) -> Iterator[Sequence[T]]:
+        """Items whose keys may be named in one command, at most `limit` at once, each in the order given."""
+        route = self._opened("")
+        if not self.address.cluster:
+            yield from (items[start : start + limit] for start in range(0, len(items), limit))
+            return
+        groups: dict[int, list[T]] = {}
+        for item in items:
+            groups.setdefault(route.slot(name(item)), []).append(item)
+        for group in groups.values():
+            yield from (group[start : start + limit] for start in range(0, len(group), limit))
+
+    def _written(self, record: StoredRecord) -> tuple[bytes, int]:
+        return _value(b"R", record.epoch, record.snap, record.envelope), self._life(record)
+
+    def _life(self, record: StoredRecord) -> int:
+        """Milliseconds the server is to keep a record, 0 for ever.
+
+        A span and no time of day: the server's clock and this machine's need not agree.
+        """
+        if record.stale_until >= NEVER:
+            return 0
+        return max(LEAST_LIFE, -(-(record.stale_until - self._clock()) // 1000))
+
+    def _learn_size(self, envelopes: Collection[bytes]) -> None:
+        if envelopes:
+            # Quickly up, slowly down: what is asked for too much at once may not come in time.
+            mean = sum(map(len, envelopes)) / len(envelopes)
+            self._typical = max(mean, 0.9 * self._typical + 0.1 * mean)
+
+
+def _parts(records: Sequence[StoredRecord], limit: int) -> Iterator[list[StoredRecord]]:
+    """Runs of records of about `limit` bytes."""
+    part: list[StoredRecord] = []
+    size = 0
+    for record in records:
+        part.append(record)
+        size += len(record.envelope)
+        if size >= limit:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _value(kind: bytes, epoch: int, snap: int, envelope: bytes) -> bytes:
+    """What is stored: kind, stamp, envelope; the scripts read the first 17 bytes."""
+    return b"".join((kind, _u64(epoch), _u64(snap), envelope))
+
+
+def _same(name: bytes) -> bytes:
+    return name
+
+
+def _u64(number: int) -> bytes:
+    return number.to_bytes(8)
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, math.ceil(seconds * 1000))
+
+
+def _number(reply: Any, operation: str) -> int:
+    number = accepted(reply, operation)
+    if not isinstance(number, int):
+        unexpected(operation)
+    return number
+
+
+def _as_many(reply: Any, group: Sequence[bytes], operation: str) -> list[Any]:
+    values = accepted(reply, operation)
+    if not isinstance(values, list) or len(values) != len(group):
+        unexpected(operation)
+    return values
+
+
+def _escaped(text: bytes) -> bytes:
+    """As a pattern of `SCAN` that matches just this."""
+    return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^-" else bytes([byte]) for byte in text)
