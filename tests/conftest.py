@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.servers.postgres import postgres_server, postgres_url  # noqa: F401 - fixtures
+
 # No deadlines: a timed assertion fails on a busy machine.
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
