@@ -354,4 +354,16 @@ def _tier_of(address: str, clock: Clock) -> Tier:
     scheme = address.split(":", 1)[0]
     if scheme == "disk":
         return DiskTier.from_url(address, clock=clock)
+    if scheme in ("postgresql", "postgres"):
+        return _postgres_tier(address)
     raise ConfigurationError(f"tiers: {scheme!r} is no tier of this version; known is disk:///absolute/path")
+
+
+def _postgres_tier(address: str) -> Tier:
+    try:
+        from llmcache_fast.tiers.postgres import PostgresTier
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(
+            f"tiers: a postgresql:// tier needs {missing.name}: pip install 'llmcache-fast[postgres]'"
+        ) from None
+    return PostgresTier.from_url(address)

@@ -15,6 +15,8 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
 from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
+from llmcache_fast.tiers.postgres import PostgresTier
+from tests.servers.postgres import PostgresServer
 
 Make = Callable[[Path, ManualClock], Any]
 
