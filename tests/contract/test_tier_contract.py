@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,17 +15,24 @@ from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
 from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
 from llmcache_fast.tiers.postgres import PostgresTier
-from tests.servers.postgres import PostgresServer
 
-Make = Callable[[Path, ManualClock], Any]
+Make = Callable[[Any, ManualClock], Any]
 
 TIERS: dict[str, Make] = {
-    "memory": lambda path, clock: MemoryTier(clock=clock),
-    "faulty": lambda path, clock: FaultyTier(MemoryTier(clock=clock)),
-    "disk": lambda path, clock: DiskTier(path / "tier", max_bytes=8 << 20, budget=5.0, clock=clock),
+    "memory": lambda of, clock: MemoryTier(clock=clock),
+    "faulty": lambda of, clock: FaultyTier(MemoryTier(clock=clock)),
+    "disk": lambda of, clock: DiskTier(of("tmp_path") / "tier", max_bytes=8 << 20, budget=5.0, clock=clock),
+    "postgres": lambda of, clock: PostgresTier.from_url(of("postgres_url") + "?budget=5", clock=clock),
 }
-AUTHORITIES = ["memory", "disk"]
-DURABLE = ["disk"]
+AUTHORITIES = ["memory", "disk", "postgres"]
+DURABLE = ["disk", "postgres"]
+ASYNCIO_ONLY = ["postgres"]
+
+
+def make(request: pytest.FixtureRequest, name: str, clock: ManualClock, anyio_backend: str) -> Any:
+    if name in ASYNCIO_ONLY and anyio_backend != "asyncio":
+        pytest.skip("its driver runs on asyncio only")
+    return TIERS[name](request.getfixturevalue, clock)
 
 
 @pytest.fixture
@@ -35,10 +41,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture(params=list(TIERS))
-async def tier(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[Tier]:
-    tier: Tier = TIERS[request.param](tmp_path, clock)
+async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Tier]:
+    tier: Tier = make(request, request.param, clock, anyio_backend)
     await tier.open()
     yield tier
     await tier.aclose()
@@ -46,9 +50,9 @@ async def tier(
 
 @pytest.fixture(params=AUTHORITIES)
 async def authority(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, anyio_backend: str
+    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
 ) -> AsyncIterator[Authority]:
-    tier = TIERS[request.param](tmp_path, clock)
+    tier = make(request, request.param, clock, anyio_backend)
     await tier.open()
     yield tier
     await tier.aclose()
@@ -151,14 +155,14 @@ async def test_a_closed_tier_raises_tier_errors_only(tier: Tier) -> None:
 
 @pytest.mark.parametrize("name", DURABLE)
 async def test_opened_again_a_durable_tier_has_it_all(
-    name: str, tmp_path: Path, clock: ManualClock, anyio_backend: str
+    name: str, request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
 ) -> None:
-    tier = TIERS[name](tmp_path, clock)
+    tier = make(request, name, clock, anyio_backend)
     await tier.open()
     await tier.put_many([record(1, b"kept")])
     stamp = await tier.raise_markers(5, [1])
     await tier.aclose()
-    again = TIERS[name](tmp_path, clock)
+    again = make(request, name, clock, anyio_backend)
     await again.open()
     assert await again.get_many([key(1)]) == [b"kept"]
     assert await again.epoch(5) == stamp

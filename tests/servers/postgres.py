@@ -169,7 +169,7 @@ class PostgresServer:
                 stderr=log,
                 cwd=self.folder,
                 user=self._user,
-                start_new_session=True,  # an interrupt of the test run must not reach it before its fixture does
+                start_new_session=True,  # an interrupt of the test run is for its fixture to act on
             )
         deadline = time.monotonic() + START_LIMIT
         while not self._answers():

@@ -19,9 +19,12 @@ _SCHEMES = ("postgresql", "postgres")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 """A schema's name: needs no quoting, and leaves room for what is derived from it (63 bytes)."""
 _LIBPQ = frozenset(
-    "host port user password passfile database dbname sslmode sslcert sslkey sslrootcert sslcrl sslpassword "
-    "ssl_min_protocol_version ssl_max_protocol_version sslnegotiation target_session_attrs krbsrvname gsslib "
-    "application_name service servicefile".split()
+    (
+        *("host", "port", "user", "password", "passfile", "database", "dbname", "service", "servicefile"),
+        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"),
+        *("krbsrvname", "gsslib"),
+    )
 )
 """Options of libpq that asyncpg takes. It sends any other to the server as a setting, typing errors too."""
 

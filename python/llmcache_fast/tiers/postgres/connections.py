@@ -1,12 +1,12 @@
 """The tier's connections: few, bounded in time, and never given back with a reply still to come.
 
 Why not asyncpg's own pool: each release costs it a round trip (it resets the session, which the tier never
-changes), a release can wait for ever inside a shield for a server that does not answer, and a caller that waits
-cannot tell a busy pool from a server that is gone. What is left of a pool after that is this file.
+changes), a release can wait for ever inside a shield for a server that does not answer, and a caller that
+waits cannot tell a busy pool from a server that is gone. What is left of a pool after that is this file.
 
 Every statement runs in a task of its own, which no caller's cancellation reaches; a caller only waits for it.
-So a connection is always either idle, or in the hands of one task that ends by the reply, by an error, or at its
-deadline, when the connection is cut. A reply can reach nobody but the task that asked.
+So a connection is always either idle, or in the hands of one task that ends by the reply, by an error, or at
+its deadline, when the connection is cut. A reply can reach nobody but the task that asked.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Connections:
         self._idle: list[Connection] = []  # the one used last is used next, the others may age
         self._lent: dict[Connection, int] = {}
         self._waiting: deque[asyncio.Future[Connection]] = deque()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._opening = 0
+        self._openers: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
         self._generation = 0
         self._process = os.getpid()
@@ -85,7 +86,7 @@ class Connections:
         return PoolStatistics(
             idle=len(self._idle),
             lent=len(self._lent),
-            connecting=len(self._connecting),
+            connecting=self._opening,
             waiting=len(self._waiting),
             connects=self._connects,
             cut=self._cut,
@@ -96,7 +97,7 @@ class Connections:
         self._closed = True
         if self._calls:
             await asyncio.wait(self._calls, timeout=timeout)
-        for task in self._connecting:
+        for task in self._openers:
             task.cancel()
         while self._waiting:
             self._fail(self._waiting.popleft(), closed("open"))
@@ -107,14 +108,12 @@ class Connections:
         await asyncio.gather(*(c.close(timeout=timeout) for c in idle), return_exceptions=True)
         if self._calls:
             await asyncio.wait(self._calls, timeout=timeout)
-        if self._connecting:
-            await asyncio.wait(self._connecting, timeout=timeout)
+        if self._openers:
+            await asyncio.wait(self._openers, timeout=timeout)
 
     # -- one call -------------------------------------------------------------------------------------
 
-    async def _run(
-        self, operation: str, work: Callable[[Connection], Awaitable[T]], deadline: float
-    ) -> T:
+    async def _run(self, operation: str, work: Callable[[Connection], Awaitable[T]], deadline: float) -> T:
         loop = asyncio.get_running_loop()
         for attempt in (1, 2):
             connection = await self._lend(operation, deadline)
@@ -192,30 +191,31 @@ class Connections:
 
     def _grow(self) -> None:
         """Connect for those who wait, as far as the size allows."""
-        wanted = sum(not waiter.done() for waiter in self._waiting) - len(self._connecting)
-        room = self._size - len(self._idle) - len(self._lent) - len(self._connecting)
+        wanted = sum(not waiter.done() for waiter in self._waiting) - self._opening
+        room = self._size - len(self._idle) - len(self._lent) - self._opening
         for _ in range(min(wanted, room)):
             task = asyncio.ensure_future(self._open_one())
-            self._connecting.add(task)
+            self._opening += 1
+            self._openers.add(task)
+            task.add_done_callback(self._openers.discard)
 
     async def _open_one(self) -> None:
         # Not bounded by the call that asked for it: one that takes longer still serves the next.
-        task = asyncio.current_task()
-        assert task is not None
         generation = self._generation
+        failure = None
         try:
             connection = await self._connect()
         except Exception as error:  # noqa: BLE001 - told to those who wait
-            self._connecting.discard(task)
             failure = errors.of(error, "connect")
+        finally:
+            self._opening -= 1
+        if failure is not None:
             if failure.reason == "busy" and self._lent:
                 return  # the server gives us no more than those we have
             waiting, self._waiting = self._waiting, deque()
             for waiter in waiting:
                 self._fail(waiter, failure.again())
             return
-        finally:
-            self._connecting.discard(task)
         self._connects += 1
         if self._closed or generation != self._generation:
             connection.terminate()

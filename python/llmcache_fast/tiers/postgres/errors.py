@@ -1,7 +1,7 @@
 """What went wrong, told in the package's terms.
 
-The driver's own message is not passed on: with its detail it may quote a row, and it names users and hosts. Its
-class and SQLSTATE say as much.
+The driver's own message is not passed on: with its detail it may quote a row, and it names users and hosts.
+Its class and SQLSTATE say as much.
 """
 
 from __future__ import annotations

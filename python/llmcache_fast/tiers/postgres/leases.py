@@ -1,8 +1,8 @@
 """Leases: rows that say who computes what, and hearing when one ends.
 
-Rows with a time, not Postgres' advisory locks. Those belong to a session, so a pooler in transaction mode breaks
-them; they have no end in time, so a process that stands still would hold its own for as long as it does; and they
-are 64-bit numbers, of which two fingerprints may share one.
+Rows with a time, not Postgres' advisory locks. Those belong to a session, so a pooler in transaction mode
+breaks them; they have no end in time, so a process that stands still would hold its own for as long as it
+does; and they are 64-bit numbers, of which two fingerprints may share one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.postgres.connections import Connection, Connections
 from llmcache_fast.tiers.postgres.statements import Statements
 
+_JITTER = random.SystemRandom()
 _POLL = 0.1
-"""Seconds between two looks at the table where nothing tells of releases (less or more by half, at random)."""
+"""Seconds between two looks at the table where nothing tells of releases (half more or less, at random)."""
 _POLL_LISTENING = 1.0
 """The same where a connection listens: for leases that end by time, and releases nobody heard of."""
 
@@ -49,24 +50,32 @@ class Leases:
     async def get_or_take(
         self, keys: Sequence[bytes], token: bytes, seconds: float
     ) -> list[tuple[bytes | None, bool]]:
-        given, micros = list(keys), round(seconds * 1_000_000)
+        given, micros = list(dict.fromkeys(keys)), round(seconds * 1_000_000)
 
-        async def work(connection: Connection) -> list[tuple[bytes | None, bool]]:
+        async def work(connection: Connection) -> dict[bytes, tuple[bytes | None, bool]]:
             rows = await connection.fetch(self._sql.get_or_lease, given, token, micros, self._now())
-            found = {row[0]: (row[1], row[2]) for row in rows}
-            return [found[key] for key in given]
+            return {row[0]: (row[1], row[2]) for row in rows}
 
-        return await self._pool.call("get_or_lease_many", work, self._budget)
+        found = await self._pool.call("get_or_lease_many", work, self._budget)
+        return [found[key] for key in keys]
+
+    async def take(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        return await self._held("lease_many", self._sql.lease, keys, token, seconds)
 
     async def renew(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
-        given, micros = list(keys), round(seconds * 1_000_000)
+        return await self._held("renew_leases", self._sql.renew, keys, token, seconds)
 
-        async def work(connection: Connection) -> list[bool]:
-            rows = await connection.fetch(self._sql.renew, given, token, micros, self._now())
-            held = {row[0] for row in rows}
-            return [key in held for key in given]
+    async def _held(
+        self, operation: str, statement: str, keys: Sequence[bytes], token: bytes, seconds: float
+    ) -> list[bool]:
+        """Whether each key is among those that `statement` returns."""
+        given, micros = list(dict.fromkeys(keys)), round(seconds * 1_000_000)
 
-        return await self._pool.call("renew_leases", work, self._budget)
+        async def work(connection: Connection) -> set[bytes]:
+            return {row[0] for row in await connection.fetch(statement, given, token, micros, self._now())}
+
+        held = await self._pool.call(operation, work, self._budget)
+        return [key in held for key in keys]
 
     async def release(self, keys: Sequence[bytes], token: bytes) -> None:
         given = list(keys)
@@ -110,7 +119,7 @@ class Leases:
             if await self._ensure_listener():
                 self._unchecked.update(self._waiters)  # released while nobody listened
             await self._look()
-            pause = _POLL * (0.5 + random.random()) if self._listener is None else _POLL_LISTENING
+            pause = _POLL * (0.5 + _JITTER.random()) if self._listener is None else _POLL_LISTENING
             try:
                 await asyncio.wait_for(self._news.wait(), pause)
             except TimeoutError:

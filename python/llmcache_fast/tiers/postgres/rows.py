@@ -27,16 +27,13 @@ _encode = msgspec.json.Encoder().encode
 def rounds(records: Sequence[StoredRecord]) -> Iterable[list[StoredRecord]]:
     """The records in as few lots as there are records of one key, each lot in the order of its keys.
 
-    A statement can write a row only once; the later of two writes of a key comes in a later lot. Almost always
-    there is one lot.
+    A statement can write a row only once; the later of two writes of a key comes in a later lot. Almost
+    always there is one lot.
     """
     rest: Sequence[StoredRecord] = records
     while rest:
         lot: dict[bytes, StoredRecord] = {}
-        again = []
-        for record in rest:
-            if lot.setdefault(record.key, record) is not record:
-                again.append(record)
+        again = [record for record in rest if lot.setdefault(record.key, record) is not record]
         yield [lot[key] for key in sorted(lot)]
         rest = again
 

@@ -44,11 +44,11 @@ def scripts(schema: str, partitions: int = 0) -> list[tuple[int, str]]:
         "{partitions}": storage,
     }
     made = []
-    for version, text in _files():
+    for number, text in _files():
+        script = text + "INSERT INTO {schema}.migrations (version) VALUES " + f"({number});\n"
         for word, meaning in words.items():
-            text = text.replace(word, meaning)
-        note = f'INSERT INTO "{schema}".migrations (version) VALUES ({version});\n'
-        made.append((version, text + note))
+            script = script.replace(word, meaning)
+        made.append((number, script))
     return made
 
 

@@ -1,7 +1,7 @@
 """The statements on records, clocks and leases, each one round trip. `{s}` is the schema.
 
-Keys are locked in their own order everywhere, so that two batches cannot wait for one another. Where a time is
-needed it is the server's, which all machines share, unless one is given (`$n` is null or microseconds).
+Keys are locked in their own order everywhere, so that two batches cannot wait for one another. Where a time
+is needed it is the server's, which all machines share, unless one is given (`$n` is null or microseconds).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ def _newer(there: str, given: str) -> str:
 
 _GET = "SELECT key, envelope FROM {s}.records WHERE key = ANY ($1::bytea[]) AND envelope IS NOT NULL"
 
-_COLUMNS = (
-    "key, envelope, epoch, snap, stale_until, cost, created, fresh_until, namespace, label, model, tags, metadata"
-)
+_COLUMNS = """
+    key, envelope, epoch, snap, stale_until, cost, created, fresh_until,
+    namespace, label, model, tags, metadata
+"""
 
 _PUT = f"""
 INSERT INTO {{s}}.records AS there ({_COLUMNS})
@@ -106,8 +107,8 @@ ON CONFLICT (namespace) DO NOTHING
 
 # One statement, so one transaction: the clock's row is locked first and until the commit, so markers become
 # visible in the order of their seqs. Where commits are acknowledged before they are synced, this one is not.
-# $5 and $6 are the epoch and seq that this process has seen: a clock that stands behind them has lost markers, so
-# it gets a new epoch.
+# $5 and $6 are the epoch and seq that this process has seen: a clock that stands behind them has lost
+# markers, so it gets a new epoch.
 _RAISE = f"""
 WITH durable AS MATERIALIZED (
     SELECT CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
@@ -159,8 +160,16 @@ SELECT count(*) FROM gone
 
 _GET_OR_LEASE = "SELECT key, envelope, held FROM {s}.get_or_lease($1, $2, $3, $4)"
 
+_LEASE = f"""
+INSERT INTO {{s}}.leases AS l (key, token, until)
+SELECT given.key, $2, {_now(4)} + $3::bigint FROM unnest($1::bytea[]) AS given (key) ORDER BY given.key
+ON CONFLICT (key) DO UPDATE SET token = excluded.token, until = excluded.until
+WHERE l.until <= {_now(4)} OR l.token = excluded.token
+RETURNING key
+"""
+
 _RENEW = f"""
-UPDATE {{s}}.leases SET until = {_now(4)} + $3
+UPDATE {{s}}.leases SET until = {_now(4)} + $3::bigint
 WHERE key = ANY (ARRAY(SELECT key FROM {{s}}.leases
                        WHERE key = ANY ($1::bytea[]) AND token = $2 AND until > {_now(4)}
                        ORDER BY key FOR UPDATE))
@@ -203,6 +212,7 @@ class Statements:
     crowded: str = _CROWDED
     trim: str = _TRIM
     get_or_lease: str = _GET_OR_LEASE
+    lease: str = _LEASE
     renew: str = _RENEW
     release: str = _RELEASE
     leased: str = _LEASED

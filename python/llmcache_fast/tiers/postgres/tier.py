@@ -43,7 +43,7 @@ class PostgresTier:
     never replaces one of its epoch with a newer snap, whatever the order in which writes arrive.
 
     Each call ends within its budget, `busy` when all connections were in use, or as `TierUnavailableError`;
-    writes have eight budgets. It runs on asyncio only, and belongs to the event loop and process that opened it.
+    writes have eight budgets. It runs on asyncio only, in the event loop and process that opened it.
 
     >>> PostgresTier.from_url("postgresql://app:secret@db/llm?connections=8")
     PostgresTier('postgresql://db/llm', schema='llmcache')
@@ -162,8 +162,8 @@ class PostgresTier:
             if error.reason != "permission":
                 raise
             raise TierUnavailableError(
-                f"{error.message}. As the database's owner: CREATE SCHEMA {self.settings.schema} "
-                "AUTHORIZATION <the role>; or run `llmcache-fast migrate URL` as its owner, and open with migrate=0",
+                f"{error.message}. Let the database's owner run CREATE SCHEMA {self.settings.schema} "
+                "AUTHORIZATION <the role>, or `llmcache-fast migrate URL`, and open with migrate=0",
                 tier=self.name,
                 operation="migrate",
                 reason="permission",
@@ -246,9 +246,9 @@ class PostgresTier:
         """Delete up to `limit` records and tombstones whose time has passed; how many were.
 
         Rows that others write are passed over, and nobody who reads waits. Beside it, leases that ended are
-        deleted, and the markers of a namespace that has more than `MAX_MARKERS` are halved: the namespace's own
-        marker is raised to the youngest that goes, so that an entry older than that is invalid for whoever
-        did not hear of them. Too strict, never too lax, as in the core.
+        deleted, and the markers of a namespace that has more than `MAX_MARKERS` are halved: the namespace's
+        own marker is raised to the youngest that goes, so that an entry older than that is invalid for
+        whoever did not hear of them. Too strict, never too lax, as in the core.
         """
 
         async def work(connection: Connection) -> int:
@@ -294,7 +294,8 @@ class PostgresTier:
             label: a path, or all below one: `content/blog/*`.
             tags: all of these.
             model: as the entry says.
-            created_after: microseconds since 1970, not included; `created_before` likewise.
+            created_after: microseconds since 1970, itself not included.
+            created_before: the same.
             limit: of this page.
             cursor: of the page before.
 
@@ -377,6 +378,10 @@ class PostgresTier:
     ) -> list[tuple[bytes | None, bool]]:
         given = _checked(keys)
         return await self._book("get_or_lease_many").get_or_take(given, token, seconds) if given else []
+
+    async def lease_many(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        given = _checked(keys)
+        return await self._book("lease_many").take(given, token, seconds) if given else []
 
     async def renew_leases(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
         given = _checked(keys)
