@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from llmcache_fast._errors import ConfigurationError
 
@@ -99,13 +99,15 @@ def parse(url: str) -> tuple[str, Settings]:
                 f"tiers: unknown option {name!r} of a postgresql:// address; the tier has "
                 f"{', '.join(_OWN)}, beside those of libpq such as sslmode"
             )
-    return urlunsplit(parts._replace(query=urlencode(libpq))), Settings(**own)  # type: ignore[arg-type]
+    # Not urlunsplit: it makes postgresql:/db of an address without a host.
+    dsn = f"{parts.scheme}://{parts.netloc}{parts.path}" + ("?" + urlencode(libpq) if libpq else "")
+    return dsn, Settings(**own)  # type: ignore[arg-type]
 
 
 def without_secrets(url: str) -> str:
     """Scheme, hosts and database of an address, for people to read."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _value(name: str, text: str) -> str | int | float | bool:

@@ -202,26 +202,29 @@ class Connections:
     async def _open_one(self) -> None:
         # Not bounded by the call that asked for it: one that takes longer still serves the next.
         generation = self._generation
-        failure = None
         try:
             connection = await self._connect()
         except Exception as error:  # noqa: BLE001 - told to those who wait
-            failure = errors.of(error, "connect")
-        finally:
-            self._opening -= 1
-        if failure is not None:
-            if failure.reason == "busy" and self._lent:
-                return  # the server gives us no more than those we have
-            waiting, self._waiting = self._waiting, deque()
-            for waiter in waiting:
-                self._fail(waiter, failure.again())
+            self._opening -= 1  # before they are told: they may want another one
+            self._could_not_open(errors.of(error, "connect"))
             return
+        except BaseException:
+            self._opening -= 1
+            raise
+        self._opening -= 1
         self._connects += 1
         if self._closed or generation != self._generation:
             connection.terminate()
             self._grow()
         else:
             self._offer(connection)
+
+    def _could_not_open(self, failure: TierError) -> None:
+        if failure.reason == "busy" and self._lent:
+            return  # the server gives us no more than those we have; they come back
+        waiting, self._waiting = self._waiting, deque()
+        for waiter in waiting:
+            self._fail(waiter, failure.again())
 
     def _forget_idle(self) -> None:
         self._generation += 1
