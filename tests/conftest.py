@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.servers.postgres import postgres_server, postgres_url  # noqa: F401 - fixtures
 from tests.servers.redis import (  # noqa: F401 - fixtures
     certificate,
     redis_cluster,

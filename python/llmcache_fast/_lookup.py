@@ -369,10 +369,16 @@ def _tier_of(address: str, clock: Clock) -> Tier:
         return DiskTier.from_url(address, clock=clock)
     if scheme in ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+unix"):
         return _redis_tier(address, clock)
-    raise ConfigurationError(f"tiers: {scheme!r} is no tier of this version; known is disk:///absolute/path")
+    if scheme in ("postgresql", "postgres"):
+        return _postgres_tier(address)
+    raise ConfigurationError(
+        f"tiers: {scheme!r} is no tier; known are disk:///absolute/path, redis://host:port/db and "
+        "postgresql://user@host/database"
+    )
 
 
 def _redis_tier(address: str, clock: Clock) -> Tier:
+    # The drivers are extras: imported when an address names their tier.
     try:
         from llmcache_fast.tiers.redis import RedisTier
     except ModuleNotFoundError as missing:
@@ -380,3 +386,13 @@ def _redis_tier(address: str, clock: Clock) -> Tier:
             f"tiers: a redis:// tier needs {missing.name}: pip install 'llmcache-fast[redis]'"
         ) from None
     return RedisTier.from_url(address, clock=clock)
+
+
+def _postgres_tier(address: str) -> Tier:
+    try:
+        from llmcache_fast.tiers.postgres import PostgresTier
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(
+            f"tiers: a postgresql:// tier needs {missing.name}: pip install 'llmcache-fast[postgres]'"
+        ) from None
+    return PostgresTier.from_url(address)

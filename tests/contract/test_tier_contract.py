@@ -14,6 +14,7 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
 from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
+from llmcache_fast.tiers.postgres import PostgresTier
 from llmcache_fast.tiers.redis import RedisTier
 
 Make = Callable[[Any, ManualClock], Any]
@@ -28,10 +29,11 @@ TIERS: dict[str, Make] = {
     "redis-cluster": lambda of, clock: RedisTier.from_url(
         f"{of('redis_cluster').url}?prefix={of('redis_prefix')}&budget=5", clock=clock
     ),
+    "postgres": lambda of, clock: PostgresTier.from_url(of("postgres_url") + "?budget=5", clock=clock),
 }
-AUTHORITIES = ["memory", "disk", "redis", "redis-cluster"]
-DURABLE = ["disk", "redis"]
-ASYNCIO_ONLY = ["redis", "redis-cluster"]
+AUTHORITIES = ["memory", "disk", "redis", "redis-cluster", "postgres"]
+DURABLE = ["disk", "redis", "postgres"]
+ASYNCIO_ONLY = ["redis", "redis-cluster", "postgres"]
 OWN_TIME = ["redis", "redis-cluster"]
 """They expire records and tell the time by the server's clock."""
 

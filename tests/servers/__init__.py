@@ -1,4 +1,5 @@
-"""Real servers for tests: started on free loopback ports in temporary folders, stopped by their process.
+"""Real servers for tests, each started on a free loopback port and stopped by its pid.
 
-What belongs here: one module a server, with its fixtures. What does not: tests, and doubles of a server.
+What belongs here: one module a server, with the fixtures that hand it out (`tests/conftest.py` makes them
+known). What does not: tests, and anything that stands in for a server.
 """

@@ -18,7 +18,6 @@ from anyio.abc import TaskStatus
 
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import Tier
-from llmcache_fast.tiers.budget import within
 
 _log = logging.getLogger("llmcache_fast.reader")
 

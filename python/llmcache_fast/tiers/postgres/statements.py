@@ -1,0 +1,223 @@
+"""The statements on records, clocks and leases, each one round trip. `{s}` is the schema.
+
+Keys are locked in their own order everywhere, so that two batches cannot wait for one another. Where a time
+is needed it is the server's, which all machines share, unless one is given (`$n` is null or microseconds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+_NEVER = "9223372036854775807"
+_SIGN = "(-9223372036854775808)::bigint"
+_SERVER_MICROS = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+
+def _now(parameter: int) -> str:
+    return f"coalesce(${parameter}::bigint, {_SERVER_MICROS})"
+
+
+def _newer(there: str, given: str) -> str:
+    """Of one epoch and a newer snap. Snaps are unsigned: with the sign bit flipped they compare as such."""
+    return f"{there}.epoch = {given}.epoch AND ({there}.snap # {_SIGN}) > ({given}.snap # {_SIGN})"
+
+
+_GET = "SELECT key, envelope FROM {s}.records WHERE key = ANY ($1::bytea[]) AND envelope IS NOT NULL"
+
+_COLUMNS = """
+    key, envelope, epoch, snap, stale_until, cost, created, fresh_until,
+    namespace, label, model, tags, metadata
+"""
+
+_PUT = f"""
+INSERT INTO {{s}}.records AS there ({_COLUMNS})
+SELECT key, envelope, epoch, snap, stale_until, cost, created, fresh_until,
+       namespace, label, model, tags::text[], metadata::jsonb
+FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+            $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
+     AS given ({_COLUMNS})
+ON CONFLICT (key) DO UPDATE SET
+    envelope = excluded.envelope, epoch = excluded.epoch, snap = excluded.snap,
+    stale_until = excluded.stale_until, cost = excluded.cost, created = excluded.created,
+    fresh_until = excluded.fresh_until, namespace = excluded.namespace, label = excluded.label,
+    model = excluded.model, tags = excluded.tags, metadata = excluded.metadata
+WHERE NOT ({_newer("there", "excluded")})
+   OR (there.envelope IS NULL AND there.stale_until <= {_now(14)})
+"""
+
+_DELETE = """
+WITH gone AS (
+    DELETE FROM {s}.records WHERE key = ANY (ARRAY(
+        SELECT key FROM {s}.records WHERE key = ANY ($1::bytea[]) AND envelope IS NOT NULL
+        ORDER BY key FOR UPDATE
+    )) RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+
+# What is there is locked and counted first, in the order of the keys; the rows that are not there are made.
+_BURY = f"""
+WITH there AS MATERIALIZED (
+    SELECT key, envelope IS NOT NULL AS live FROM {{s}}.records
+    WHERE key = ANY ($1::bytea[]) ORDER BY key FOR UPDATE
+), counted AS MATERIALIZED (
+    SELECT count(*) FILTER (WHERE live) AS live FROM there
+), buried AS (
+    INSERT INTO {{s}}.records AS old (key, epoch, snap, stale_until, cost, created, fresh_until)
+    SELECT given.key, $2::bigint, $3::bigint, {_now(5)} + $4::bigint, 0, 0, 0
+    FROM unnest($1::bytea[]) AS given (key), counted
+    ON CONFLICT (key) DO UPDATE SET
+        envelope = NULL, namespace = NULL, label = NULL, model = NULL, tags = NULL, metadata = NULL,
+        epoch = excluded.epoch, cost = 0, created = 0, fresh_until = 0,
+        snap = CASE WHEN old.envelope IS NULL AND {_newer("old", "excluded")} THEN old.snap
+                    ELSE excluded.snap END,
+        stale_until = CASE WHEN old.envelope IS NULL AND {_newer("old", "excluded")}
+                           THEN greatest(old.stale_until, excluded.stale_until)
+                           ELSE excluded.stale_until END
+)
+SELECT live FROM counted
+"""
+
+_PURGE = f"""
+WITH gone AS (
+    DELETE FROM {{s}}.records WHERE key = ANY (ARRAY(
+        SELECT key FROM {{s}}.records WHERE stale_until <= $1 AND stale_until < {_NEVER}
+        ORDER BY stale_until LIMIT $2 FOR UPDATE SKIP LOCKED
+    )) RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+
+# By ranges of keys: looking for the next rows from the start would step over all that was deleted before.
+_CLEAR = """
+WITH batch AS MATERIALIZED (
+    SELECT key FROM {s}.records WHERE key > $1 ORDER BY key LIMIT $2 FOR UPDATE
+), gone AS (
+    DELETE FROM {s}.records AS r USING batch WHERE r.key = batch.key RETURNING r.envelope IS NOT NULL AS live
+)
+SELECT (SELECT count(*) FROM gone WHERE live) AS live, (SELECT max(encode(key, 'hex')) FROM batch) AS last
+"""
+
+_EPOCH = "SELECT epoch, seq FROM {s}.clocks WHERE namespace = $1"
+
+_NEW_CLOCK = f"""
+INSERT INTO {{s}}.clocks (namespace, epoch, seq) VALUES ($1, $2, {_now(3)})
+ON CONFLICT (namespace) DO NOTHING
+"""
+
+# One statement, so one transaction: the clock's row is locked first and until the commit, so markers become
+# visible in the order of their seqs. Where commits are acknowledged before they are synced, this one is not.
+# $5 and $6 are the epoch and seq that this process has seen: a clock that stands behind them has lost
+# markers, so it gets a new epoch.
+_RAISE = f"""
+WITH durable AS MATERIALIZED (
+    SELECT CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
+                THEN set_config('synchronous_commit', 'on', true) END AS changed
+), tick AS (
+    INSERT INTO {{s}}.clocks AS clock (namespace, epoch, seq)
+    SELECT $1::bigint, $2::bigint, {_now(3)} FROM durable WHERE changed IS NULL OR changed = 'on'
+    ON CONFLICT (namespace) DO UPDATE SET
+        epoch = CASE WHEN clock.epoch = $5 AND clock.seq < $6 THEN excluded.epoch ELSE clock.epoch END,
+        seq = greatest(clock.seq + 1, excluded.seq, CASE WHEN clock.epoch = $5 THEN $6 + 1 END)
+    RETURNING epoch, seq
+), raised AS (
+    INSERT INTO {{s}}.markers (namespace, target, seq)
+    SELECT $1::bigint, given.target, tick.seq FROM tick, unnest($4::bigint[]) AS given (target)
+    ON CONFLICT (namespace, target) DO UPDATE SET seq = excluded.seq
+)
+SELECT epoch, seq FROM tick
+"""
+
+_MARKERS = "SELECT target, seq FROM {s}.markers WHERE namespace = $1 AND seq > $2 ORDER BY seq, target"
+
+# The same for a clock that is only read.
+_NEW_EPOCH = """
+UPDATE {s}.clocks SET epoch = $4, seq = $3 WHERE namespace = $1 AND epoch = $2 AND seq < $3
+"""
+
+_CROWDED = """
+SELECT namespace FROM {s}.markers GROUP BY namespace HAVING count(*) > $1
+"""
+
+# The older half goes; the namespace's own marker (whose target is the namespace's number) takes its place.
+_TRIM = """
+WITH clock AS MATERIALIZED (
+    SELECT namespace FROM {s}.clocks WHERE namespace = $1 FOR UPDATE
+), middle AS MATERIALIZED (
+    SELECT seq FROM {s}.markers JOIN clock USING (namespace)
+    WHERE (SELECT count(*) FROM {s}.markers WHERE namespace = $1) > $2
+    ORDER BY seq OFFSET (SELECT count(*) / 2 FROM {s}.markers WHERE namespace = $1) LIMIT 1
+), raised AS (
+    INSERT INTO {s}.markers AS old (namespace, target, seq) SELECT $1::bigint, $1::bigint, seq FROM middle
+    ON CONFLICT (namespace, target) DO UPDATE SET seq = greatest(old.seq, excluded.seq)
+), gone AS (
+    DELETE FROM {s}.markers AS old USING middle
+    WHERE old.namespace = $1 AND old.seq <= middle.seq AND old.target <> $1
+    RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+
+_GET_OR_LEASE = "SELECT key, envelope, held FROM {s}.get_or_lease($1, $2, $3, $4)"
+
+_LEASE = f"""
+INSERT INTO {{s}}.leases AS l (key, token, until)
+SELECT given.key, $2, {_now(4)} + $3::bigint FROM unnest($1::bytea[]) AS given (key) ORDER BY given.key
+ON CONFLICT (key) DO UPDATE SET token = excluded.token, until = excluded.until
+WHERE l.until <= {_now(4)} OR l.token = excluded.token
+RETURNING key
+"""
+
+_RENEW = f"""
+UPDATE {{s}}.leases SET until = {_now(4)} + $3::bigint
+WHERE key = ANY (ARRAY(SELECT key FROM {{s}}.leases
+                       WHERE key = ANY ($1::bytea[]) AND token = $2 AND until > {_now(4)}
+                       ORDER BY key FOR UPDATE))
+RETURNING key
+"""
+
+_RELEASE = """
+WITH gone AS (
+    DELETE FROM {s}.leases WHERE key = ANY (ARRAY(
+        SELECT key FROM {s}.leases WHERE key = ANY ($1::bytea[]) AND token = $2 ORDER BY key FOR UPDATE
+    )) RETURNING key
+)
+SELECT pg_notify($3, encode(key, 'hex')) FROM gone
+"""
+
+_LEASED = f"SELECT key FROM {{s}}.leases WHERE key = ANY ($1::bytea[]) AND until > {_now(2)}"
+
+_PURGE_LEASES = f"""
+DELETE FROM {{s}}.leases WHERE key = ANY (ARRAY(
+    SELECT key FROM {{s}}.leases WHERE until <= {_now(2)} LIMIT $1 FOR UPDATE SKIP LOCKED
+))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """All of them, for one schema."""
+
+    get: str = _GET
+    put: str = _PUT
+    delete: str = _DELETE
+    bury: str = _BURY
+    purge: str = _PURGE
+    clear: str = _CLEAR
+    epoch: str = _EPOCH
+    new_clock: str = _NEW_CLOCK
+    raise_markers: str = _RAISE
+    markers: str = _MARKERS
+    new_epoch: str = _NEW_EPOCH
+    crowded: str = _CROWDED
+    trim: str = _TRIM
+    get_or_lease: str = _GET_OR_LEASE
+    lease: str = _LEASE
+    renew: str = _RENEW
+    release: str = _RELEASE
+    leased: str = _LEASED
+    purge_leases: str = _PURGE_LEASES
+
+    @classmethod
+    def of(cls, schema: str) -> Statements:
+        return cls(*(str(field.default).replace("{s}", f'"{schema}"') for field in fields(cls)))
