@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 import anyio
 
 from llmcache_fast import _admission
+from llmcache_fast._addresses import tiers_of
 from llmcache_fast._answer import Answer, Landing, entry_of
 from llmcache_fast._codec import decode
 from llmcache_fast._computing import Computing
@@ -20,9 +21,10 @@ from llmcache_fast._errors import ConfigurationError, UnstorableValueError
 from llmcache_fast._explain import Explanation, Recent
 from llmcache_fast._invalidation import Invalidations
 from llmcache_fast._lifecycle import Lifecycle
-from llmcache_fast._lookup import Lookup, tiers_of
+from llmcache_fast._lookup import Lookup
 from llmcache_fast._options import (
     DEFAULT_DEADLINE,
+    DEFAULT_LEASE_WAIT,
     DEFAULT_MEMORY,
     UNSET,
     Seconds,
@@ -33,10 +35,12 @@ from llmcache_fast._options import (
     namespace_of,
     options_of,
 )
+from llmcache_fast._secrecy import ENVIRONMENT, Secrecy
 from llmcache_fast._stats import CacheStats, cache_stats
 from llmcache_fast._storing import Storing
 from llmcache_fast._streams import Source, StreamReader, Streams
 from llmcache_fast._usage import PriceTable, Usage
+from llmcache_fast._wire import Wire
 from llmcache_fast.actors.flights import Flights
 from llmcache_fast.actors.write_behind import WriteReport
 from llmcache_fast.tiers.base import Tier
@@ -75,6 +79,10 @@ class LLMCache(Lifecycle):
             and not refreshed.
         admit: Whether a computed value may be stored; the default refuses what is empty or cut off.
         prices: The price table by which usage becomes cost.
+        lease_wait: Seconds for which a computation of another process that shares a Redis or Postgres tier is
+            waited for before computing all the same; 0 does not ask whether there is one.
+        compress: Whether records below memory are compressed, where that pays.
+        secrecy: Keys by which records below memory are sealed, and names blinded.
         strict: `invalidate` raises when the authority cannot be told, instead of answering `deferred`.
         clock: A `testing.ManualClock` in tests.
 
@@ -101,6 +109,9 @@ class LLMCache(Lifecycle):
         max_background: int = 64,
         admit: Callable[[Any], bool] | None = None,
         prices: PriceTable | None = None,
+        lease_wait: Seconds = DEFAULT_LEASE_WAIT,
+        compress: bool = True,
+        secrecy: Secrecy | None = None,
         strict: bool = False,
         clock: Clock | None = None,
     ) -> None:
@@ -118,8 +129,10 @@ class LLMCache(Lifecycle):
             on_abandon=on_abandon,
             max_orphans=max_orphans,
             max_background=max_background,
+            lease_wait=lease_wait,
             strict=strict,
         )
+        self._wire = Wire(secrecy, compress=compress)
         self._clock = clock or Clock()
         self._tiers = tiers_of(tiers, self._clock)
         self._admit = admit or _admission.admit
@@ -143,12 +156,16 @@ class LLMCache(Lifecycle):
     def from_env(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Self:
         """A cache configured by `LLMCACHE_TIERS` (comma-separated), `LLMCACHE_NAMESPACE`, `LLMCACHE_PROFILE`,
         `LLMCACHE_MEMORY`, `LLMCACHE_TTL` (`none` for no end), `LLMCACHE_STALE_WHILE_REVALIDATE`,
-        `LLMCACHE_STALE_IF_ERROR`, `LLMCACHE_NEGATIVE_TTL`, `LLMCACHE_DEADLINE`; `options` win over them.
+        `LLMCACHE_STALE_IF_ERROR`, `LLMCACHE_NEGATIVE_TTL`, `LLMCACHE_DEADLINE`, `LLMCACHE_LEASE_WAIT`, and the
+        keys of `Secrecy.from_environment`; `options` win over them.
 
         Raises:
             ConfigurationError: an unknown variable of that prefix, or a value that cannot work.
         """
-        return cls(**{**from_environment(environment), **options})
+        given = from_environment(environment, elsewhere=ENVIRONMENT)
+        if "secrecy" not in options:
+            given["secrecy"] = Secrecy.from_environment(environment)
+        return cls(**{**given, **options})
 
     # -- life cycle -----------------------------------------------------------------------------------
 
@@ -163,7 +180,9 @@ class LLMCache(Lifecycle):
             max_background=self.options.max_background,
         )
         await tasks.start(self._flights.run)
-        self._lookup = Lookup(self, self._tiers, self._clock)
+        self._lookup = Lookup(
+            self, self._tiers, self._clock, self._wire, lease_wait=self.options.lease_wait
+        )
         exits.push_async_callback(self._close_tiers)
         await self._lookup.open(tasks, self.options.namespace)
         self._storing = Storing(
@@ -184,7 +203,9 @@ class LLMCache(Lifecycle):
             clock=self._clock,
             missed=self._recent.add,
         )
-        self._invalidations = Invalidations(self, self._lookup, self._flights, strict=self.options.strict)
+        self._invalidations = Invalidations(
+            self, self._lookup.markers, self._flights, strict=self.options.strict
+        )
         self._streams = Streams(self._computing, self._flights)
         exits.callback(self._flights.close)
 

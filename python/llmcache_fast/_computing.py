@@ -21,7 +21,7 @@ from llmcache_fast._entry import Computed, Entry, Facts, Status
 from llmcache_fast._errors import NotCachedError, UnstorableValueError
 from llmcache_fast._failures import Failures
 from llmcache_fast._freshness import state
-from llmcache_fast._lookup import Lookup
+from llmcache_fast._lookup import Found, Lease, Lookup
 from llmcache_fast._options import CallOptions, Options, call_options, namespace_of
 from llmcache_fast._storing import Stamped, Storing
 from llmcache_fast.actors.flight import Flight
@@ -44,6 +44,8 @@ class Recorder(Protocol):
     cost: int
 
     def result(self) -> Computed[bytes] | None: ...
+
+    def replay(self, entry: Entry) -> bool: ...
 
     def end(self) -> None: ...
 
@@ -190,7 +192,7 @@ class Computing:
         """What any tier holds, fresh or stale, without computing."""
         view = self._engine._view(key)
         if view is not None:
-            found: tuple[Entry, str] | None = (entry_of(view, key, namespace), "memory")
+            found: Found | None = (entry_of(view, key, namespace), "memory")
         else:
             found = await self._lookup.read(key, namespace)
         if found is None:
@@ -289,23 +291,58 @@ class Computing:
         self, flight: Flight, compute: Callable[..., Awaitable[Any]], kind: Any, options: CallOptions
     ) -> Landing:
         key, namespace = flight.key, flight.namespace
-        await self._lookup.prepare(namespace)
+        await self._lookup.markers.prepare(namespace)
         # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
         stamp = self._engine._stamp(flight.space)
-        found = None if options.refresh else await self._lookup.read(key, namespace)
-        if found is not None and not _is_for(found[0], kind):
-            found = None
-        if found is not None:
-            entry, tier = found
-            now = self._state(entry, options)
-            if now == "fresh":
-                return Landing(entry, None, "hit", tier)
-            if now == "stale":
-                # The waiters have their answer; the flight goes on to compute the next one.
-                stale = Landing(entry, None, "stale", tier)
-                if not flight.background and not self._flights.put_behind(flight):
-                    return stale
-                flight.land(stale)
+        lease = self._lease(kind, options)
+        try:
+            found = None if options.refresh else await self._lookup.read(key, namespace, lease)
+            landing = self._landing(flight, found, kind, options)
+            if landing is None:
+                later = await self._lookup.claim(key, namespace, lease)
+                landing = self._landing(flight, later, kind, options)
+                found = later or found
+            if landing is not None:
+                return landing
+            return await self._compute(flight, compute, kind, options, found, stamp)
+        finally:
+            self._lookup.release(key, lease)
+
+    def _landing(
+        self, flight: Flight, found: Found | None, kind: Any, options: CallOptions
+    ) -> Landing | None:
+        """What was found, if that ends the flight. Something stale is an answer, and ends it only when no more
+        flights may go on behind their answers."""
+        if found is None or not _is_for(found[0], kind):
+            return None
+        entry, tier = found
+        now = self._state(entry, options)
+        if now == "fresh":
+            return Landing(entry, None, "hit", tier)
+        if now == "stale" and not flight.landed:
+            stale = Landing(entry, None, "stale", tier)
+            if not flight.background and not self._flights.put_behind(flight):
+                return stale
+            # The waiters have their answer; the flight goes on to compute the next one.
+            flight.land(stale)
+        return None
+
+    def _lease(self, kind: Any, options: CallOptions) -> Lease:
+        def is_answer(entry: Entry) -> bool:
+            return _is_for(entry, kind) and self._state(entry, options) == "fresh"
+
+        return Lease(is_answer)
+
+    async def _compute(
+        self,
+        flight: Flight,
+        compute: Callable[..., Awaitable[Any]],
+        kind: Any,
+        options: CallOptions,
+        found: Found | None,
+        stamp: tuple[int, int],
+    ) -> Landing:
+        key, namespace = flight.key, flight.namespace
         started = self._clock()
         try:
             value = await _call(compute, Context(key, self._stale_value(found, key, namespace, kind)))
@@ -327,9 +364,30 @@ class Computing:
         recorder: R,
         options: CallOptions,
     ) -> Landing:
-        """Run the source of a stream and keep what it commits."""
-        await self._lookup.prepare(flight.namespace)
-        stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
+        """Run the source of a stream and keep what it commits, unless another process has recorded it."""
+        await self._lookup.markers.prepare(flight.namespace)
+        stamp = self._engine._stamp(flight.space)
+        lease = self._lease(None, options)
+        try:
+            found = None if options.refresh else await self._lookup.read(flight.key, flight.namespace, lease)
+            if found is None or not lease.is_answer(found[0]):
+                found = await self._lookup.claim(flight.key, flight.namespace, lease)
+            if found is not None and recorder.replay(found[0]):
+                self.counts["hit"] += 1
+                self.saved += found[0].cost
+                return Landing(found[0], None, "hit", found[1])
+            return await self._record(flight, source, recorder, options, Stamped(*stamp, self._clock()))
+        finally:
+            self._lookup.release(flight.key, lease)
+
+    async def _record(
+        self,
+        flight: Flight,
+        source: Callable[[R], Awaitable[None]],
+        recorder: R,
+        options: CallOptions,
+        stamped: Stamped,
+    ) -> Landing:
         try:
             await source(recorder)
         except Exception:
@@ -348,7 +406,7 @@ class Computing:
         recorder.end()
         return landing
 
-    def _stale_value(self, found: tuple[Entry, str] | None, key: bytes, namespace: str, kind: Any) -> Any:
+    def _stale_value(self, found: Found | None, key: bytes, namespace: str, kind: Any) -> Any:
         entry = found[0] if found is not None else self._fallback(key, namespace)
         try:
             return None if entry is None else decode(entry.content, entry.payload, kind)
@@ -387,7 +445,7 @@ class Computing:
         flight: Flight,
         error: Exception,
         kind: Any,
-        found: tuple[Entry, str] | None,
+        found: Found | None,
         stamp: tuple[int, int],
     ) -> Landing | None:
         """The stale entry that stands in for a failed computation; without one, deterministic refusals are

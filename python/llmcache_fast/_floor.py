@@ -19,6 +19,7 @@ from anyio.abc import TaskStatus
 
 from llmcache_fast._errors import TierError
 from llmcache_fast._stats import TierStats
+from llmcache_fast.actors.leases import LeaseActor
 from llmcache_fast.actors.reader import ReadActor
 from llmcache_fast.actors.recovery import Recovery
 from llmcache_fast.actors.write_behind import WriteBehind
@@ -43,8 +44,14 @@ class Floor:
         self._clock = clock
         self.recovery: Recovery | None = None
         """Set when it has opened."""
+        self.leases: LeaseActor | None = None
         self.reads = self.hits = self.errors = 0
         self.incidents: Counter[str] = Counter()
+
+    def lend(self, wait: float) -> None:
+        """Take leases from this tier; another process's computation is waited for `wait` seconds."""
+        leasing: Any = self.tier
+        self.leases = LeaseActor(leasing, wait=wait, budget=self.tier.read_budget)
 
     @property
     def is_open(self) -> bool:
@@ -76,6 +83,11 @@ class Floor:
         level = logging.WARNING if self.errors == 1 else logging.DEBUG
         _log.log(level, "tier %s: %s failed (%s); going on without it", self.tier.name, operation, reason)
 
+    def incident(self, reason: str) -> None:
+        """Count a record that was not what was asked for."""
+        self.incidents[reason] += 1
+        _log.warning("tier %s: a record was not what was asked for (%s)", self.tier.name, reason)
+
     async def run(
         self,
         tasks: anyio.abc.TaskGroup,
@@ -104,6 +116,8 @@ class Floor:
             await anyio.sleep(pause * (1 - random.random() / 2))  # noqa: S311 - jitter
         await tasks.start(self.reader.run)
         await tasks.start(self.writer.run)
+        if self.leases is not None:
+            await tasks.start(self.leases.run)
         tasks.start_soon(self._keep_clean)
         self.recovery = recovery = Recovery(self.tier, self.writer, catch_up=catch_up, is_valid=is_valid)
         if attempt == 0:
@@ -116,6 +130,8 @@ class Floor:
         """Close the tier; its writer is to be closed before."""
         self.recovery = None
         try:
+            if self.leases is not None:
+                await self.leases.aclose()
             await self.tier.aclose()
         except TierError as error:
             self.failed("close", error)

@@ -1,7 +1,7 @@
 """Invalidating: which targets a call names, and the steps after which it holds (I1).
 
 What belongs here: reading the call, the order of the steps. What does not: the clock (`markers` in the core),
-telling the authority (`_lookup`).
+telling the authority (`_markers`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from llmcache_fast._core import Engine
 from llmcache_fast._entry import Invalidation
 from llmcache_fast._errors import CacheClosedError, ConfigurationError
-from llmcache_fast._lookup import Lookup
+from llmcache_fast._markers import Markers
 from llmcache_fast._options import UNSET, label_of, names
 from llmcache_fast.actors.flights import Flights
 
@@ -20,10 +20,10 @@ from llmcache_fast.actors.flights import Flights
 class Invalidations:
     """The invalidations of one cache."""
 
-    def __init__(self, engine: Engine, lookup: Lookup, flights: Flights, *, strict: bool) -> None:
+    def __init__(self, engine: Engine, markers: Markers, flights: Flights, *, strict: bool) -> None:
         """`strict`: what the authority could not be told raises."""
         self._engine = engine
-        self._lookup = lookup
+        self._markers = markers
         self._flights = flights
         self._strict = strict
 
@@ -51,7 +51,7 @@ class Invalidations:
         Raises:
             CacheClosedError: `strict`, and the authority could not be told; it holds in this process.
         """
-        told = await self._lookup.raise_markers(namespace, list(targets))
+        told = await self._markers.raise_all(namespace, list(targets))
         superseded = self._flights.supersede(namespace, set(targets))
         if not told and self._strict:
             raise CacheClosedError("the authority could not be told; the invalidation holds in this process")

@@ -39,6 +39,10 @@ DEFAULT_DEADLINE: Final = 600.0
 """Longer than providers keep a request: only what hangs is cut."""
 
 
+DEFAULT_LEASE_WAIT: Final = 60.0
+"""Longer than most answers take; who waits for nothing has lost a minute, not the answer."""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """All options of a cache, checked. Durations in seconds, sizes in bytes; see `LLMCache`."""
 
@@ -55,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     on_abandon: Literal["finish", "cancel"] = "finish"
     max_orphans: int = 64
     max_background: int = 64
+    lease_wait: float = DEFAULT_LEASE_WAIT
     strict: bool = False
 
 
@@ -184,7 +189,7 @@ def options_of(**given: Any) -> Options:
     Raises:
         ConfigurationError: a value that cannot work.
     """
-    for name in ("stale_while_revalidate", "stale_if_error", "negative_ttl", "deadline"):
+    for name in ("stale_while_revalidate", "stale_if_error", "negative_ttl", "deadline", "lease_wait"):
         given[name] = seconds(name, given[name])
     given["ttl"] = None if given["ttl"] is None else seconds("ttl", given["ttl"])
     given["namespace"] = namespace_of(given["namespace"])
@@ -215,13 +220,16 @@ _ENVIRONMENT: Final = {
     "LLMCACHE_STALE_IF_ERROR": "stale_if_error",
     "LLMCACHE_NEGATIVE_TTL": "negative_ttl",
     "LLMCACHE_DEADLINE": "deadline",
+    "LLMCACHE_LEASE_WAIT": "lease_wait",
 }
 _READ_ELSEWHERE: Final = frozenset({"LLMCACHE_PRICES"})
 """Variables that are no options of a cache: the price table's file."""
 
 
-def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The constructor's arguments that `LLMCACHE_*` variables give.
+def from_environment(
+    environment: Mapping[str, str] | None = None, *, elsewhere: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """The constructor's arguments that `LLMCACHE_*` variables give; those in `elsewhere` are not looked at.
 
     Raises:
         ConfigurationError: an unknown variable of that prefix, or text that is no value of its option.
@@ -229,9 +237,8 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
     variables = {
         name: text
         for name, text in (os.environ if environment is None else environment).items()
-        if name.startswith("LLMCACHE_") and name not in _READ_ELSEWHERE
+        if name.startswith("LLMCACHE_") and name not in _READ_ELSEWHERE | elsewhere
     }
-    variables.pop("LLMCACHE_PRICES", None)  # read by `PriceTable.shipped`
     unknown = sorted(variables.keys() - _ENVIRONMENT.keys())
     if unknown:
         raise ConfigurationError(

@@ -117,7 +117,7 @@ class Storing:
         late = self._engine._named_targets(namespace, tags=list(form.tags))
         flight = Flight(key, namespace, targets[0], 0, {*targets, *late}, options.tags)
         with self._flights.writing(flight):
-            await self._lookup.prepare(namespace)
+            await self._lookup.markers.prepare(namespace)
         # The caller had the value before: what was invalidated while the clock was asked for covers it.
         self._flights.supersede_flight(key)
         self._flights.supersede_writes(key)

@@ -47,6 +47,7 @@ class Recorder:
         self.cost = 0
         self.ended = False
         self.spoiled = False
+        self.replayed = False
         self.error: BaseException | None = None
         self._committed: Computed[None] | None = None
         self._changed = anyio.Event()
@@ -113,6 +114,20 @@ class Recorder:
             cost=given.cost,
             tags=given.tags,
         )
+
+    def replay(self, entry: Entry) -> bool:
+        """Publish a recording that is stored, in place of running the source; False if the entry is none."""
+        if entry.content != CONTENT or not isinstance(entry.payload, bytes):
+            return False
+        try:
+            recording = _decode(entry.payload)
+        except msgspec.DecodeError:
+            return False
+        self.head, self.chunks = recording.head, recording.chunks
+        self.facts, self.cost = entry.facts, entry.cost
+        self.replayed = True
+        self.end()
+        return True
 
     async def changed(self) -> None:
         """Wait for the next thing to be published."""
@@ -258,6 +273,8 @@ class Streams:
         except BaseException:
             self._flights.leave(flight)
             raise
+        if recorder.replayed and status == "miss":
+            status = "hit"  # another process has recorded it meanwhile
         return StreamReader(recorder, status, flight, self._flights)
 
     def _start(self, key: bytes, source: Source, namespace: str, options: CallOptions) -> Flight:
@@ -286,14 +303,5 @@ class Streams:
 
 
 def _replay(entry: Entry, status: Status) -> StreamReader | None:
-    if entry.content != CONTENT or not isinstance(entry.payload, bytes):
-        return None
-    try:
-        recording = _decode(entry.payload)
-    except msgspec.DecodeError:
-        return None
     recorder = Recorder()
-    recorder.head, recorder.chunks = recording.head, recording.chunks
-    recorder.facts, recorder.ended = entry.facts, True
-    recorder.cost = entry.cost
-    return StreamReader(recorder, status)
+    return StreamReader(recorder, status) if recorder.replay(entry) else None

@@ -374,7 +374,7 @@ async def test_markers_are_asked_for_once_for_all_who_come_meanwhile(
             await cache.set({"q": number}, "stored")
     monkeypatch.setattr(DiskTier, "epoch", counted)
     async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
-        cache._lookup._synced.clear()
+        cache._lookup.markers._synced.clear()
         asked = 0
 
         async def look(number: int) -> None:
@@ -397,7 +397,7 @@ async def test_a_busy_event_loop_is_not_taken_for_a_slow_tier(tmp_path: Path) ->
         time.sleep(0.4)  # noqa: ASYNC251 - longer than the budget of a read
 
     async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
-        cache._lookup._synced.clear()
+        cache._lookup.markers._synced.clear()
         results: list[str] = []
 
         async def look() -> None:

@@ -158,11 +158,21 @@ class LeaseActor:
         self._held[key] -= 1
         if self._held[key] > 0:
             return  # a flight that took the place of this one computes
-        del self._held[key]
+        if self._held.pop(key) == 0:
+            await self._release([key])
+
+    async def aclose(self) -> None:
+        """Give back all leases that are held. Raises nothing because of the tier."""
+        keys = list(self._held)
+        self._held.clear()
+        if keys:
+            await self._release(keys)
+
+    async def _release(self, keys: list[bytes]) -> None:
         try:
-            await self._tier.release_leases([key], self._token)
+            await self._tier.release_leases(keys, self._token)
         except TierError:
-            self._counts["failures"] += 1  # it ends by itself
+            self._counts["failures"] += 1  # they end by themselves
 
     async def _renew(self) -> None:
         while True:

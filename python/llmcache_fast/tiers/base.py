@@ -148,3 +148,11 @@ class LeasingTier(Tier, Protocol):
     async def lease_released(self, key: bytes) -> None:
         """Return when a release of `key` by any process is heard of; it may never be (cancel to stop)."""
         ...
+
+
+class Connected(Protocol):
+    """A tier with connections that may hand one caller another caller's reply."""
+
+    def suspect(self) -> None:
+        """A record was not what was asked for: use no connection of now again. Returns at once (I9)."""
+        ...
