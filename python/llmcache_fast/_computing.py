@@ -149,10 +149,7 @@ class Computing:
             if refusal is not None:
                 self.counts["negative"] += 1
                 raise refusal
-        if flight is not None and not options.refresh and (flight.streamed or self._outlived(flight)):
-            self._flights.supersede_flight(key)
-            flight = None
-        if flight is not None and not options.refresh:
+        if flight is not None and not options.refresh and not flight.streamed and not self._outlived(flight):
             self.add_targets(flight, options)
             self._flights.joined()
             status: Status | None = "joined"
@@ -267,9 +264,12 @@ class Computing:
     def launch(
         self, key: bytes, namespace: str, options: CallOptions, run: Callable[[Flight], Awaitable[Landing]]
     ) -> Flight:
-        """Start a flight that carries the targets of a call."""
-        if options.refresh:
-            # What is running started too early for this caller; its own waiters still get it.
+        """Start a flight that carries the targets of a call.
+
+        One that is running started too early for this call, or gives what it cannot use; its own waiters
+        still get that.
+        """
+        if self._flights.get(key) is not None:
             self._flights.supersede_flight(key)
         targets = self._storing.targets(key, namespace, options)
         return self._flights.start(key, namespace, targets, options.tags, run)

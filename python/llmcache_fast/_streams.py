@@ -244,11 +244,8 @@ class Streams:
         if options.only_if_cached:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         flight = None if options.refresh else self._flights.get(key)
-        if flight is not None and (not flight.streamed or flight.attachment.spoiled):
-            self._flights.supersede_flight(key)
-            flight = None
         status: Status = "joined"
-        if flight is None:
+        if flight is None or not flight.streamed or flight.attachment.spoiled:
             status = "miss"
             flight = self._start(key, source, namespace, options)
         else:

@@ -277,6 +277,9 @@ async def test_a_value_and_a_stream_of_one_request_do_not_join_each_other(cache:
     gates = source.hold()
     calls = Calls()
     reader = await cache.stream(REQUEST, source)
+    with pytest.raises(NotCachedError):
+        await cache.get_or_compute(REQUEST, calls, only_if_cached=True)
+    assert cache.stats().flights["superseded"] == 0, "who only looks takes nothing away"
     assert await cache.get_or_compute(REQUEST, calls) == "answer 1", "a stream is no value to wait for"
     for gate in gates:
         gate.set()
