@@ -253,6 +253,8 @@ class Lookup:
         entry, reason = from_envelope(envelope, namespace, key)
         if entry is None:
             floor.incidents[reason] += 1
+            if reason in ("wrong_namespace", "wrong_fingerprint"):
+                floor.tier.suspect()
             _log.warning("tier %s: a record was not what was asked for (%s)", floor.tier.name, reason)
             return None
         if self._clock() >= entry.stale_until or not self.is_valid(entry):
