@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from llmcache_fast import ConfigurationError, LLMCache, TierError
+from llmcache_fast._addresses import tiers_of
 from llmcache_fast._core import View
-from llmcache_fast._lookup import tiers_of
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.disk import DiskTier

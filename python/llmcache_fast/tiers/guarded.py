@@ -48,7 +48,7 @@ class GuardOptions:
     """What a guard allows; durations in seconds."""
 
     read_budget: float | None = None
-    """None: the tier's own `read_budget`, or 0.25."""
+    """None: the tier's own `read_budget` or `budget`, or 0.25."""
     write_budget: float | None = None
     """For deletions and markers. None: the tier's own `write_budget`, or 1."""
     batch_budget: float = 2.0
@@ -124,7 +124,8 @@ class GuardedTier:
         self.name = inner.name
         self.options = options = options or GuardOptions()
         self.now = now
-        self.read_budget = _budget(options.read_budget, inner, "read_budget", READ_BUDGET)
+        own = getattr(inner, "budget", READ_BUDGET)
+        self.read_budget = _budget(options.read_budget, inner, "read_budget", own)
         self.write_budget = _budget(options.write_budget, inner, "write_budget", WRITE_BUDGET)
         self._lanes = {direction: _Lane(options, rng) for direction in DIRECTIONS}
         self._alarm = anyio.Event()
@@ -144,6 +145,8 @@ class GuardedTier:
                 setattr(self, name, partial(self.call, direction, name, getattr(inner, name), budget=budget))
         if hasattr(inner, "lease_released"):
             self.lease_released = self._lease_released
+        self.suspect: Callable[[], None] = getattr(inner, "suspect", lambda: None)
+        """Tell the tier that a reply was not what was asked for."""
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -179,7 +182,15 @@ class GuardedTier:
     # -- calls --------------------------------------------------------------------------------------
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return await self.call("read", "get_many", self.inner.get_many, keys, budget=self.read_budget)
+        return await self.call("read", "get_many", self._get_many, keys, budget=self.read_budget)
+
+    async def _get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        found = await self.inner.get_many(keys)
+        if len(found) != len(keys):
+            # Not to be told apart from the replies of somebody else.
+            message = f"{len(found)} answers to {len(keys)} keys"
+            raise TierError(message, tier=self.name, operation="get_many", reason="mismatch")
+        return found
 
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
         budget = self.options.batch_budget
