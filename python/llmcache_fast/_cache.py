@@ -180,9 +180,7 @@ class LLMCache(Lifecycle):
             max_background=self.options.max_background,
         )
         await tasks.start(self._flights.run)
-        self._lookup = Lookup(
-            self, self._tiers, self._clock, self._wire, lease_wait=self.options.lease_wait
-        )
+        self._lookup = Lookup(self, self._tiers, self._clock, self._wire, lease_wait=self.options.lease_wait)
         exits.push_async_callback(self._close_tiers)
         await self._lookup.open(tasks, self.options.namespace)
         self._storing = Storing(

@@ -6,18 +6,18 @@ cancellation (`actors.flights`), what becomes of a value (`_storing`), remembere
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import anyio
 import msgspec
 
 from llmcache_fast._answer import Answer, Landing, entry_of
+from llmcache_fast._call import Context, R, call
 from llmcache_fast._codec import decode, fits
 from llmcache_fast._core import Clock, Engine
-from llmcache_fast._entry import Computed, Entry, Facts, Status
+from llmcache_fast._entry import Computed, Entry, Status
 from llmcache_fast._errors import NotCachedError, UnstorableValueError
 from llmcache_fast._failures import Failures
 from llmcache_fast._freshness import state
@@ -26,31 +26,6 @@ from llmcache_fast._options import CallOptions, Options, call_options, namespace
 from llmcache_fast._storing import Stamped, Storing
 from llmcache_fast.actors.flight import Flight
 from llmcache_fast.actors.flights import Flights
-
-
-class Context(msgspec.Struct, frozen=True):
-    """What a computation is told, if it takes an argument."""
-
-    fingerprint: bytes
-    stale: Any = None
-    """The value that is being computed anew, if there is one."""
-    attempt: int = 1
-
-
-class Recorder(Protocol):
-    """The part of a stream's recorder that is used here."""
-
-    facts: Facts | None
-    cost: int
-
-    def result(self) -> Computed[bytes] | None: ...
-
-    def replay(self, entry: Entry) -> bool: ...
-
-    def end(self) -> None: ...
-
-
-R = TypeVar("R", bound=Recorder)
 
 
 class Computing:
@@ -311,8 +286,8 @@ class Computing:
     def _landing(
         self, flight: Flight, found: Found | None, kind: Any, options: CallOptions
     ) -> Landing | None:
-        """What was found, if that ends the flight. Something stale is an answer, and ends it only when no more
-        flights may go on behind their answers."""
+        """What was found, if that ends the flight. Something stale is an answer, and ends it only when no
+        more flights may go on behind their answers."""
         if found is None or not _is_for(found[0], kind):
             return None
         entry, tier = found
@@ -345,7 +320,7 @@ class Computing:
         key, namespace = flight.key, flight.namespace
         started = self._clock()
         try:
-            value = await _call(compute, Context(key, self._stale_value(found, key, namespace, kind)))
+            value = await call(compute, Context(key, self._stale_value(found, key, namespace, kind)))
         except Exception as error:
             self.counts["failures"] += 1
             fallback = self._after_failure(flight, error, kind, found, stamp)
@@ -429,7 +404,7 @@ class Computing:
         flight = Flight(key, namespace, targets[0], 0, set(targets), options.tags)
         stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
         with self._flights.writing(flight):
-            value = await _call(compute, Context(key))
+            value = await call(compute, Context(key))
             computed = value if isinstance(value, Computed) else Computed(value)
             landing = self._storing.keep(flight, computed, kind, options, stamped, here=False)
         return self._told(landing, "miss", superseded=flight.superseded)
@@ -472,24 +447,3 @@ def _is_for(entry: Entry | None, kind: Any) -> bool:
     """Whether an entry answers a caller that asks for `kind`. One that an older version of the program stored
     as another type is a miss."""
     return entry is None or fits(entry.content, entry.payload, kind)
-
-
-async def _call(compute: Callable[..., Awaitable[Any]], context: Context) -> Any:
-    awaitable = compute(context) if _takes_argument(compute) else compute()
-    if not inspect.isawaitable(awaitable):
-        raise TypeError(
-            f"compute must be an async callable; it returned a {type(awaitable).__name__}, no awaitable"
-        )
-    return await awaitable
-
-
-def _takes_argument(compute: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(compute).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.default is parameter.empty
-        for parameter in parameters
-    )

@@ -168,9 +168,10 @@ class Lookup:
             if reason in INCIDENTS:
                 floor.tier.suspect()
             return None
-        if self._clock() >= entry.stale_until or not self.is_valid(entry):
-            return None
-        return entry
+        return entry if self._is_usable(entry) else None
+
+    def _is_usable(self, entry: Entry) -> bool:
+        return self._clock() < entry.stale_until and self.is_valid(entry)
 
     # -- leases ---------------------------------------------------------------------------------------
 
@@ -178,8 +179,8 @@ class Lookup:
         self, floor: Floor, key: bytes, namespace: str, lease: Lease, *, there: bool = False
     ) -> bytes | None:
         def is_answer(envelope: bytes) -> bool:
-            entry = self._checked(floor, envelope, namespace, key)
-            return entry is not None and lease.is_answer(entry)
+            entry, _ = self._wire.entry(envelope, namespace, key)
+            return entry is not None and self._is_usable(entry) and lease.is_answer(entry)
 
         assert floor.leases is not None  # noqa: S101 - made with `_leasing`
         floor.reads += 1

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from llmcache_fast import ConfigurationError, LLMCache, TierError
-from llmcache_fast._addresses import tiers_of
+from llmcache_fast import LLMCache
 from llmcache_fast._core import View
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import StoredRecord
@@ -249,92 +247,6 @@ async def test_an_invalidated_entry_does_not_come_back_from_the_disk(
         assert await third.get(REQUEST) == "computed", "what was computed after it is kept"
 
 
-async def test_another_process_learns_of_an_invalidation_with_its_next_read_below_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
-    async with LLMCache(tiers=[f"disk://{tmp_path}"]) as one, LLMCache(tiers=[f"disk://{tmp_path}"]) as other:
-        await one.set(REQUEST, "old", tags=["doc"])
-        await one.flush()
-        assert await other.get(REQUEST) == "old"
-        await one.invalidate(tags=["doc"])
-        await other.get({"q": "anything below memory"})
-        assert other.get_nowait(REQUEST) is None
-
-
-async def test_an_invalidation_of_ones_own_does_not_hide_an_earlier_one_of_another_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
-    async with LLMCache(tiers=[f"disk://{tmp_path}"]) as one, LLMCache(tiers=[f"disk://{tmp_path}"]) as other:
-        await one.set(REQUEST, "old", tags=["doc"])
-        await one.flush()
-        await other.invalidate(tags=["doc"])
-        await one.invalidate(tags=["something else"])
-        await one.get({"q": "anything below memory"})
-        assert await one.get(REQUEST) is None
-
-
-class Deaf(MemoryTier):
-    """An authority that hears nothing while `deaf`."""
-
-    deaf = False
-
-    async def raise_markers(self, namespace: int, targets: Any) -> tuple[int, int]:
-        if self.deaf:
-            raise TierError("planned", tier=self.name, operation="raise_markers", reason="planned")
-        return await super().raise_markers(namespace, targets)
-
-
-async def test_a_deferred_invalidation_is_delivered_before_anything_else(
-    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
-    tier = Deaf(clock=clock)
-    async with LLMCache(tiers=[tier], clock=clock) as cache, LLMCache(tiers=[tier], clock=clock) as other:
-        await cache.set(REQUEST, "old")
-        await cache.flush()
-        assert await other.get(REQUEST) == "old"
-        tier.deaf = True
-        assert (await cache.invalidate(REQUEST)).deferred
-        assert await cache.get(REQUEST) is None
-        tier.deaf = False
-        await cache.get({"q": "the next read"})
-        await other.get({"q": "the next read"})
-        assert await other.get(REQUEST) is None
-        assert not (await cache.invalidate(REQUEST)).deferred
-
-
-class Slow(MemoryTier):
-    """An authority that answers when `go` is set."""
-
-    go: anyio.Event | None = None
-
-    async def epoch(self, namespace: int) -> tuple[int, int]:
-        if self.go is not None:
-            await self.go.wait()
-        return await super().epoch(namespace)
-
-
-@pytest.mark.parametrize("given", [{"tags": ["doc"]}, {"label": "a/b"}, {}])
-async def test_what_was_invalidated_while_it_was_being_set_is_not_stored(
-    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
-) -> None:
-    monkeypatch.setattr("llmcache_fast._lookup.SYNC_EVERY", 0.0)
-    tier = Slow(clock=clock)
-    guarded = GuardedTier(tier, GuardOptions(read_budget=60.0, write_budget=60.0))
-    async with LLMCache(tiers=[guarded], clock=clock) as cache:
-        tier.go = anyio.Event()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(cache.set, REQUEST, "from the old document", **given))
-            await anyio.wait_all_tasks_blocked()
-            await (cache.invalidate(**given) if given else cache.invalidate(REQUEST))
-            tier.go.set()
-        assert await cache.get(REQUEST) is None
-        await cache.set(REQUEST, "new", **given)
-        assert await cache.get(REQUEST) == "new"
-
-
 async def test_delete_takes_it_out_of_every_tier(clock: ManualClock) -> None:
     tiers = [MemoryTier(clock=clock), MemoryTier(clock=clock)]
     async with LLMCache(tiers=tiers, clock=clock) as cache:
@@ -345,48 +257,6 @@ async def test_delete_takes_it_out_of_every_tier(clock: ManualClock) -> None:
 
 
 # -- addresses ----------------------------------------------------------------------------------------------
-
-
-def test_addresses_become_tiers(clock: ManualClock) -> None:
-    double = MemoryTier()
-    disk, same = tiers_of(["disk:///x/y?max_bytes=2MiB", double], clock)
-    assert isinstance(disk, DiskTier)
-    assert (str(disk.path), disk.max_bytes) == ("/x/y", 2 << 20)
-    assert same is double
-    for wrong in ("disk:///x", 5, ["ftp://x"]):
-        with pytest.raises(ConfigurationError, match="tiers: "):
-            tiers_of(wrong, clock)  # type: ignore[arg-type]
-
-
-async def test_markers_are_asked_for_once_for_all_who_come_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = 0
-    epoch = DiskTier.epoch
-
-    async def counted(tier: DiskTier, namespace: int) -> tuple[int, int]:
-        nonlocal asked
-        asked += 1
-        return await epoch(tier, namespace)
-
-    async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
-        for number in range(50):
-            await cache.set({"q": number}, "stored")
-    monkeypatch.setattr(DiskTier, "epoch", counted)
-    async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
-        cache._lookup.markers._synced.clear()
-        asked = 0
-
-        async def look(number: int) -> None:
-            assert await cache.get_or_compute({"q": number}, answer) == "stored"
-
-        async with anyio.create_task_group() as tasks:
-            for number in range(50):
-                tasks.start_soon(look, number)
-        stats = cache.stats()
-    assert asked == 1
-    assert stats.tiers[0].hits == 50
-    assert stats.computations == 0
 
 
 async def test_a_busy_event_loop_is_not_taken_for_a_slow_tier(tmp_path: Path) -> None:

@@ -200,12 +200,6 @@ class GuardedTier:
         delete = self.inner.delete_many
         return await self.call("write", "delete_many", delete, keys, stamp, budget=self.write_budget)
 
-    def suspect(self) -> None:
-        """A record was not what was asked for: the tier uses no connection of now again, if it has any."""
-        suspect = getattr(self.inner, "suspect", None)
-        if suspect is not None:
-            suspect()
-
     async def purge(self, now: int, limit: int = 1000) -> int:
         budget = self.options.batch_budget
         return await self.call("write", "purge", self.inner.purge, now, limit, budget=budget)
