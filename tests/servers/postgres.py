@@ -116,6 +116,13 @@ class PostgresServer:
             raise RuntimeError(f"psql: {done.stderr.strip()}")
         return done.stdout.strip()
 
+    def wait_until(self, condition: str, database: str = "postgres") -> None:
+        """Ask the server until an SQL condition is true."""
+        deadline = time.monotonic() + START_LIMIT
+        while self.execute(f"SELECT {condition}", database) != "t":
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"never true: {condition}")
+
     def stop(self, *, crash: bool = False) -> None:
         """End it and wait for its end; with `crash`, without a checkpoint, as `kill -9` would."""
         if self._process is None:

@@ -23,6 +23,7 @@ _UNAVAILABLE = {
     "42P01": ("schema", f"a table of the tier is missing: {_MIGRATE}"),
     "42703": ("schema", f"a table of the tier lacks a column: {_MIGRATE}"),
     "42883": ("schema", f"a function of the tier is missing: {_MIGRATE}"),
+    "08P01": ("pooler", "a pooler refuses the session's settings: add pooler=transaction to the address"),
     "08": ("connection", "the connection was lost"),
     "57P": ("restarting", "the server is starting, stopping or recovering"),
 }
