@@ -118,10 +118,10 @@ async def storm(tier: PostgresTier, cancellations: int, seed: int = 1) -> Counte
 
     async def worker() -> None:
         while counts["cancelled"] < cancellations and not counts["wrong"]:
-            await rng.choice([by_task, by_deadline, by_scope, by_group])(rng.random() * 0.02)
+            await rng.choice([by_task, by_deadline, by_scope, by_group])(rng.random() * 0.04)
 
     async with anyio.create_task_group() as group:
-        for _ in range(16):
+        for _ in range(8):
             group.start_soon(worker)
     return counts
 
@@ -135,7 +135,8 @@ async def slots_lost(tier: PostgresTier) -> int:
 
     async def work(connection: Any) -> None:
         await connection.execute("SELECT 1")
-        await together.wait()
+        async with asyncio.timeout(2):
+            await together.wait()
 
     calls = [asyncio.ensure_future(pool.call("test", work, 2.0)) for _ in range(size)]
     await asyncio.wait(calls)

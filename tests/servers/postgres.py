@@ -111,6 +111,8 @@ class PostgresServer:
             capture_output=True,
             text=True,
             cwd=self.folder,
+            # Whatever a test did to the server, the test set-up may go on writing.
+            env={**os.environ, "PGOPTIONS": "-c default_transaction_read_only=off"},
         )
         if done.returncode:
             raise RuntimeError(f"psql: {done.stderr.strip()}")

@@ -65,4 +65,5 @@ def of(error: BaseException, operation: str) -> TierError:
         return TierUnavailableError(
             f"the server cannot be reached ({type(error).__name__})", reason="connection", **facts
         )
+    import traceback; traceback.print_exception(error)
     return TierError(f"unexpected {type(error).__name__}", reason="bug", **facts)
