@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
+from anyio.abc import SocketAttribute, SocketStream
 
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
@@ -37,24 +38,27 @@ async def delaying_proxy(port: int, delay: float) -> AsyncIterator[int]:
     """The port of a proxy that holds what the server says for up to `delay` seconds."""
     rng = random.Random(1)
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, longest: float) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(1 << 16):
+    async def pump(source: SocketStream, sink: SocketStream, longest: float) -> None:
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+            while True:
+                data = await source.receive()
                 if longest:
-                    await asyncio.sleep(rng.random() * longest)
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+                    await anyio.sleep(rng.random() * longest)
+                await sink.send(data)
+        await sink.aclose()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, away = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pump(reader, away, 0), pump(there, writer, delay))
+    async def serve(client: SocketStream) -> None:
+        server = await anyio.connect_tcp("127.0.0.1", port)
+        async with client, server, anyio.create_task_group() as group:
+            group.start_soon(pump, client, server, 0)
+            await pump(server, client, delay)
+            group.cancel_scope.cancel()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, serve)
+        yield listener.extra(SocketAttribute.local_port)
+        group.cancel_scope.cancel()
 
 
 async def storm(tier: PostgresTier, cancellations: int, seed: int = 1) -> Counter[str]:

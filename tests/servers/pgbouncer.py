@@ -1,4 +1,4 @@
-"""A PgBouncer of the tests' own, in transaction mode. The package is optional: a test without it is skipped."""
+"""A PgBouncer of the tests' own, in transaction mode. An optional package: without it a test is skipped."""
 
 from __future__ import annotations
 

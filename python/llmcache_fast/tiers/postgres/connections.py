@@ -130,6 +130,8 @@ class Connections:
                 return await work(connection)
             except Exception as error:  # noqa: BLE001 - each is told as the tier's
                 failure = errors.of(error, operation)
+                if failure.reason in errors.LOST:
+                    connection.terminate()  # whatever state the driver left it in
             except BaseException:
                 connection.terminate()  # the loop is ending, a reply may be on its way
                 raise

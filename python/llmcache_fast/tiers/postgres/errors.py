@@ -60,10 +60,10 @@ def of(error: BaseException, operation: str) -> TierError:
         return TierError(f"the server refused the statement {shown}", reason="refused", **facts)
     if isinstance(error, TimeoutError):
         return TierUnavailableError("the server did not answer in time", reason="timeout", **facts)
-    if isinstance(error, OSError | asyncpg.InterfaceError):
-        # asyncpg calls it an interface error, too, when a connection is gone before a statement starts.
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        # So asyncpg says, too, that a connection was gone before the statement started; an internal error it
+        # is when the server's last words came while the connection was idle.
         return TierUnavailableError(
             f"the server cannot be reached ({type(error).__name__})", reason="connection", **facts
         )
-    import traceback; traceback.print_exception(error)
     return TierError(f"unexpected {type(error).__name__}", reason="bug", **facts)
