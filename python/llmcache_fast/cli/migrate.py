@@ -28,19 +28,20 @@ def migrate(
     partitions: Annotated[
         int | None, typer.Option(min=0, max=1024, help="Hash partitions of a new table; 0 for none.")
     ] = None,
-    show: Annotated[bool, typer.Option("--print", help="Print the SQL, connect nowhere.")] = False,
+    sql: Annotated[bool, typer.Option("--print", help="Print the SQL, connect nowhere.")] = False,
     json: Json = False,
 ) -> int:
     """Make the tables of a Postgres tier, or bring them to the version of this package.
 
-    Processes that do it at the same time take turns. The role must own the schema, or be allowed to create it.
+    Processes that do it at the same time take turns. The role must own the schema, or may create it.
     """
     tier = postgres_tier(url, partitions=partitions)
-    if show:
+    if sql:
         from llmcache_fast.tiers.postgres.schema import scripts
 
         console().print(
-            "\n".join(sql for _, sql in scripts(tier.settings.schema, tier.settings.partitions)), markup=False
+            "\n".join(script for _, script in scripts(tier.settings.schema, tier.settings.partitions)),
+            markup=False,
         )
         return Exit.OK
     try:
