@@ -28,11 +28,12 @@ ROWS = {
     "flights": "benches.test_flights",
     "disk": "benches.test_disk",
     "envelope": "benches.test_envelope",
+    "postgres": "benches.test_postgres",
     "traces": "benches.traces",
 }
 PEERS = (
     "blake3 orjson litellm langchain-core gptcache cachetools cachebox moka-py theine lru-dict aiocache "
-    "cashews async-lru diskcache zstandard cryptography"
+    "cashews async-lru diskcache zstandard cryptography asyncpg"
 ).split()
 
 

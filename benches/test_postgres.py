@@ -1,5 +1,5 @@
-"""The Postgres tier, beside the ways one would use asyncpg by hand and beside pgbench. A server of its own, with
-`fsync=on`.
+"""The Postgres tier, beside the ways one would use asyncpg by hand and beside pgbench, on a server of its own
+with `fsync=on`.
 
 Wall time, not processor time: most of the work is the server's, and what waits for the disk is part of it.
 Client and server share the machine, so these figures are bound by its cores; the ratios tell.
@@ -214,9 +214,7 @@ def figures(rounds: int) -> Iterator[Figure]:
         async def read() -> Figure:
             async with readers(server) as works:
                 times = await measure(works, 20 * CALLERS, rounds)
-                bench: list[float] = []
-                for _ in range(3):
-                    bench.append(await asyncio.to_thread(pgbench, server, DATABASE))
+                bench = [await asyncio.to_thread(pgbench, server, DATABASE) for _ in range(3)]
             base = f"asyncpg, pool.fetchrow, {POOL} connections"
             figure = _figure(f"postgres: {CALLERS} concurrent reads of 2 KB", times, base, 1 / 6)
             mine = 1e9 / times.ns(OURS).median
@@ -233,7 +231,9 @@ def figures(rounds: int) -> Iterator[Figure]:
             figure = _figure(
                 "postgres: write entries of 2 KB behind, fsync on", times, "unnest of 512 by hand", 1.5
             )
-            figure.notes.append("ours keeps facts, four indexes and the stamp's order; by hand: key and value")
+            figure.notes.append(
+                "ours keeps facts, four indexes and the stamp's order; by hand: key and value"
+            )
             figure.notes.append(f"to reach: 15,000 rows/s; ours: {1e9 / times.ns(OURS).median:,.0f}")
             return figure
 

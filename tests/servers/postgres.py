@@ -111,10 +111,19 @@ class PostgresServer:
             capture_output=True,
             text=True,
             cwd=self.folder,
+            # Whatever a test did to the server, the test set-up may go on writing.
+            env={**os.environ, "PGOPTIONS": "-c default_transaction_read_only=off"},
         )
         if done.returncode:
             raise RuntimeError(f"psql: {done.stderr.strip()}")
         return done.stdout.strip()
+
+    def wait_until(self, condition: str, database: str = "postgres") -> None:
+        """Ask the server until an SQL condition is true."""
+        deadline = time.monotonic() + START_LIMIT
+        while self.execute(f"SELECT {condition}", database) != "t":
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"never true: {condition}")
 
     def stop(self, *, crash: bool = False) -> None:
         """End it and wait for its end; with `crash`, without a checkpoint, as `kill -9` would."""

@@ -12,7 +12,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llmcache_fast.cli import output
+from llmcache_fast.cli.migrate import migrate
 from llmcache_fast.cli.output import CODES, CommandError, Exit, console, fail, stop, table, write_json
+from llmcache_fast.cli.search import search
 
 app = typer.Typer(
     help=f"Look into the cache, try it, check a machine for it.\n\n{CODES}",
@@ -318,3 +320,7 @@ def doctor(
     if "missing" in results:
         return Exit.ENVIRONMENT
     return Exit.FOUND if "problem" in results else Exit.OK
+
+
+app.command()(migrate)
+app.command()(search)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from llmcache_fast._entry import NEVER, Facts
@@ -11,7 +13,7 @@ from llmcache_fast.tiers.postgres.numbers import LARGEST, capped, to_signed, to_
 from llmcache_fast.tiers.postgres.rows import columns, rounds, text_array
 
 
-def record(key: bytes, **fields: object) -> StoredRecord:
+def record(key: bytes, **fields: Any) -> StoredRecord:
     return StoredRecord(key, b"e", 1, 1, NEVER, 7)._replace(**fields)
 
 

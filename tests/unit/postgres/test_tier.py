@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmcache_fast import LLMCache
 from llmcache_fast._entry import NEVER, Facts
 from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
 from llmcache_fast.testing import ManualClock, MemoryTier
@@ -282,3 +284,33 @@ async def test_a_forked_child_is_refused(tier: PostgresTier, monkeypatch: pytest
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
     with pytest.raises(TierUnavailableError, match="forked"):
         await tier.get_many([key(1)])
+
+
+async def test_two_caches_share_what_one_paid_for(postgres_url: str, anyio_backend: str) -> None:
+    calls = 0
+
+    async def compute() -> str:
+        nonlocal calls
+        calls += 1
+        return "an answer"
+
+    request = {"model": "m", "messages": [{"role": "user", "content": "a question"}]}
+    address = postgres_url + PATIENT
+    async with LLMCache(tiers=[address]) as one, LLMCache(tiers=[address]) as two:
+        await one.get_or_compute(request, compute, tags=["doc:7"], label="a/b")
+        await one.flush()
+        result = await two.resolve(request, compute)
+        assert (result.value, result.status, result.tier) == ("an answer", "hit", "postgres")
+        await two.invalidate(tags=["doc:7"])
+    async with LLMCache(tiers=[address]) as three:
+        assert (await three.resolve(request, compute)).status == "miss"
+    assert calls == 2
+
+
+def test_without_its_driver_the_address_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(sys.modules):
+        if name.startswith("llmcache_fast.tiers.postgres"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(ConfigurationError, match=r"needs asyncpg: pip install 'llmcache-fast\[postgres\]'"):
+        LLMCache(tiers=["postgresql://db/llm"])

@@ -4,7 +4,8 @@ Why not asyncpg's own pool: each release costs it a round trip (it resets the se
 changes), a release can wait for ever inside a shield for a server that does not answer, and a caller that
 waits cannot tell a busy pool from a server that is gone. What is left of a pool after that is this file.
 
-Every statement runs in a task of its own, which no caller's cancellation reaches; a caller only waits for it.
+Every statement runs in a task of its own, which no caller's cancellation reaches once it has a connection; a
+caller only waits for it.
 So a connection is always either idle, or in the hands of one task that ends by the reply, by an error, or at
 its deadline, when the connection is cut. A reply can reach nobody but the task that asked.
 """
@@ -50,6 +51,7 @@ class Connections:
         self._idle: list[Connection] = []  # the one used last is used next, the others may age
         self._lent: dict[Connection, int] = {}
         self._waiting: deque[asyncio.Future[Connection]] = deque()
+        self._queued: dict[asyncio.Task[Any] | None, asyncio.Future[Connection]] = {}
         self._opening = 0
         self._openers: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
@@ -80,7 +82,13 @@ class Connections:
         task = asyncio.ensure_future(self._run(operation, work, deadline))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # What has not begun need not; otherwise those who left would keep those who came from their turn.
+            if (waiter := self._queued.get(task)) is not None:
+                waiter.cancel()
+            raise
 
     def statistics(self) -> PoolStatistics:
         return PoolStatistics(
@@ -122,6 +130,8 @@ class Connections:
                 return await work(connection)
             except Exception as error:  # noqa: BLE001 - each is told as the tier's
                 failure = errors.of(error, operation)
+                if failure.reason in errors.LOST:
+                    connection.terminate()  # whatever state the driver left it in
             except BaseException:
                 connection.terminate()  # the loop is ending, a reply may be on its way
                 raise
@@ -152,6 +162,8 @@ class Connections:
         self._waiting.append(waiter)
         self._grow()
         timer = loop.call_at(deadline, self._expire, waiter)
+        task = asyncio.current_task()
+        self._queued[task] = waiter
         try:
             return await waiter
         except TierError as error:
@@ -160,6 +172,7 @@ class Connections:
             ) from None
         finally:
             timer.cancel()
+            del self._queued[task]
 
     def _expire(self, waiter: asyncio.Future[Connection]) -> None:
         if self._lent:

@@ -23,6 +23,7 @@ _UNAVAILABLE = {
     "42P01": ("schema", f"a table of the tier is missing: {_MIGRATE}"),
     "42703": ("schema", f"a table of the tier lacks a column: {_MIGRATE}"),
     "42883": ("schema", f"a function of the tier is missing: {_MIGRATE}"),
+    "08P01": ("pooler", "a pooler refuses the session's settings: add pooler=transaction to the address"),
     "08": ("connection", "the connection was lost"),
     "57P": ("restarting", "the server is starting, stopping or recovering"),
 }
@@ -59,8 +60,9 @@ def of(error: BaseException, operation: str) -> TierError:
         return TierError(f"the server refused the statement {shown}", reason="refused", **facts)
     if isinstance(error, TimeoutError):
         return TierUnavailableError("the server did not answer in time", reason="timeout", **facts)
-    if isinstance(error, OSError | asyncpg.InterfaceError):
-        # asyncpg calls it an interface error, too, when a connection is gone before a statement starts.
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        # So asyncpg says, too, that a connection was gone before the statement started; an internal error it
+        # is when the server's last words came while the connection was idle.
         return TierUnavailableError(
             f"the server cannot be reached ({type(error).__name__})", reason="connection", **facts
         )
