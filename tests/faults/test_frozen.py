@@ -1,5 +1,5 @@
-"""A tier that is frozen, not refused, in more than fourteen ways: no caller gets an error or waits longer than
-the budget, and the tier is used again when it is well (I6). A double first, then servers behind the proxy.
+"""A tier that is frozen, not refused, in more than fourteen ways: no caller gets an error or waits longer
+than the budget, and the tier is used again when it is well (I6). A double first, then servers behind a proxy.
 
 `-s` prints the figures. The bounds asserted here are wide: the machine may be busy with other things.
 """
