@@ -21,6 +21,10 @@ from llmcache_fast.tiers.budget import within
 
 SYNC_EVERY = 1.0
 """Seconds after which the markers of a namespace are asked for again before a lower tier is read."""
+MAX_DEFERRED = 1 << 16
+"""Targets of a namespace that are kept for an authority that is away; beyond it, all of the namespace is."""
+DELIVERED_AT_ONCE = 1_000
+"""Targets in one call of the authority: few round trips after a long outage, none of them a long one."""
 
 
 class Markers:
@@ -45,7 +49,8 @@ class Markers:
         """By namespace: epoch and seq up to which all the authority's markers are known here. Not the clock's
         own seq: an invalidation made here moves that past markers of other processes not yet asked for."""
         self._adopted: set[str] = set()
-        self._deferred: list[tuple[str, list[int]]] = []
+        self._deferred: dict[str, set[int]] = {}
+        """By namespace: the targets that the authority could not be told of."""
 
     def open(self, tasks: anyio.abc.TaskGroup, namespace: str) -> None:
         """`tasks` is where the authority is asked, `namespace` the cache's own."""
@@ -133,7 +138,7 @@ class Markers:
             return True
         if not floor.is_open:
             self._engine._raise(space, targets)
-            self._deferred.append((namespace, targets))
+            self._defer(namespace, targets)
             return False
         authority: Any = floor.tier
         try:
@@ -142,7 +147,7 @@ class Markers:
         except TierError as error:
             floor.failed("invalidate", error)
             self._engine._raise(space, targets)
-            self._deferred.append((namespace, targets))
+            self._defer(namespace, targets)
             return False
         except BaseException:
             # Cancelled: the authority may have done it, so it holds here too.
@@ -153,16 +158,28 @@ class Markers:
         self._adopted.add(namespace)
         return True
 
+    def _defer(self, namespace: str, targets: list[int]) -> None:
+        waiting = self._deferred.setdefault(namespace, set())
+        waiting.update(targets)
+        if len(waiting) > MAX_DEFERRED:
+            waiting.clear()
+            waiting.add(self._engine._namespace_id(namespace))
+
     async def _deliver(self, authority: Authority) -> None:
         while self._deferred:
-            first = namespace, targets = self._deferred[0]
+            # Out of the table while they are under way: what is invalidated again meanwhile is told again.
+            namespace, waiting = self._deferred.popitem()
+            targets = [waiting.pop() for _ in range(min(len(waiting), DELIVERED_AT_ONCE))]
+            if waiting:
+                self._deferred[namespace] = waiting
             space = self._engine._namespace_id(namespace)
-            epoch, seq = await self._tell(authority, space, targets)
+            try:
+                epoch, seq = await self._tell(authority, space, targets)
+            except BaseException:
+                self._defer(namespace, targets)
+                raise
             self._engine._adopt(space, epoch, 0)
             self._engine._raise(space, targets, seq)
-            # Another task may have delivered it meanwhile, and more.
-            if self._deferred and self._deferred[0] is first:
-                self._deferred.pop(0)
 
     async def _tell(self, authority: Authority, space: int, targets: list[int]) -> tuple[int, int]:
         return await authority.raise_markers(self._wire.tier_target(space), self._wire.tier_targets(targets))

@@ -42,15 +42,15 @@ def _resp(data: bytes | bytearray, start: int, depth: int) -> int | None:
     return end
 
 
-_LAST = b"ZTnGWH"
+_LAST = b"ZTnGWHEA"
 
 
 def postgres_reply(data: bytes | bytearray) -> int | None:
     """The messages of PostgreSQL's protocol 3 up to one after which the client has the turn.
 
-    That is ReadyForQuery, a request for authentication, the start of a copy, and RowDescription or NoData: a
-    driver that prepares a statement with Flush waits for these. (In the answer to a simple query a reply ends
-    there, too.) The answer to an SSL request has a single byte.
+    That is ReadyForQuery, a request for authentication, the start of a copy, a notification, and
+    RowDescription, NoData or an error: a driver that prepares a statement with Flush waits for these. (Where
+    ReadyForQuery follows them, that is a reply of its own.) The answer to an SSL request has a single byte.
     """
     if data[:1] in (b"S", b"N") and (len(data) == 1 or data[1:2] == b"\x16"):
         return 1

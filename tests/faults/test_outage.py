@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from llmcache_fast import LLMCache, TierError
-from llmcache_fast._lookup import Lookup
+from llmcache_fast._markers import Markers
 from llmcache_fast.testing import ManualClock, MemoryTier
 from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
@@ -135,7 +135,7 @@ async def test_a_cache_that_does_not_catch_up_would_read_it(
         return True
 
     monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", 1e6)
-    monkeypatch.setattr(Lookup, "_catch_up", nothing)
+    monkeypatch.setattr(Markers, "catch_up", nothing)
     assert await invalidated_in_an_outage(clock) == "old"
 
 
@@ -162,7 +162,7 @@ async def test_a_frozen_authority_costs_one_budget_and_not_two(clock: ManualCloc
             return False
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("llmcache_fast._lookup.within", within)
+            patch.setattr("llmcache_fast._markers.within", within)
             assert await cache.get_or_compute(REQUEST, answer) == "computed"
         assert (waits, reads) == (1, 0)
         tier.go.set()

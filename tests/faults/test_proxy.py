@@ -58,7 +58,9 @@ POSTGRES = [
     message(b"1") + message(b"t", bytes(2)) + message(b"T", bytes(2)),
     message(b"1") + message(b"t", bytes(2)) + message(b"n"),
     message(b"2") + message(b"D", bytes(9)) * 3 + message(b"C", b"SELECT 3\0") + message(b"Z", b"I"),
-    message(b"E", b"SERROR\0\0") + message(b"Z", b"E"),
+    message(b"E", b"SERROR\0\0"),
+    message(b"A", b"channel\0text\0"),
+    message(b"Z", b"E"),
 ]
 
 
