@@ -313,14 +313,6 @@ impl<V, F, N> Slots<V, F, N> {
 
 impl<V, F, N> Nodes<N> for Slots<V, F, N> {
     #[inline]
-    fn live(&self, slot: u32) -> bool {
-        let (page, at) = split(slot);
-        self.hot
-            .get(page)
-            .and_then(|page| page.get(at))
-            .is_some_and(|hot| hot.value.is_some())
-    }
-    #[inline]
     fn touch(&self, slot: u32) -> Touch {
         self.hot(slot).touch
     }

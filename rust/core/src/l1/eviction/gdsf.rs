@@ -39,7 +39,7 @@ impl Policy for Gdsf {
     }
 
     fn leaving<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, slot: u32, _evicted: bool) {
-        self.0.forget(slots, slot);
+        self.0.forget(slots, slot, gain);
     }
 
     fn victim<S: Nodes<GreedyNode>>(

@@ -79,22 +79,23 @@ impl Idle {
         }
         if idle >= 1.0 {
             self.evictions[bucket(idle)] += 1;
-            self.conclude();
+            self.conclude(held);
         }
     }
 
-    fn conclude(&mut self) {
+    fn conclude(&mut self, held: usize) {
         self.horizon = f32::INFINITY;
+        let enough = ENOUGH.max(held as u32 / 8);
         let (mut hits, mut all) = (0, 0);
         let mut edge = f32::from(1_u16 << BUCKETS);
         for k in (0..BUCKETS).rev() {
             edge /= 2.0;
             hits += self.hits[k];
             all += self.hits[k] + self.evictions[k];
-            if all >= ENOUGH && hits * HOPELESS < all {
+            if all >= enough && hits * HOPELESS < all {
                 self.horizon = edge;
             }
         }
-        self.patient = all >= ENOUGH && hits * PATIENT >= all;
+        self.patient = all >= enough && hits * PATIENT >= all;
     }
 }
