@@ -7,7 +7,7 @@
 //! The priority of an entry is `L + worth x weight(uses)`, with `L`, the level, the priority of the
 //! last victim. The level never falls, so entries of one gain are in order of priority as they come:
 //! a list serves where a heap would touch a path of its items, and only the first of each list are
-//! compared. Gains are put into classes of an eighth of an octave; among the first of the lists their
+//! compared. Gains are put into classes of a quarter of an octave; among the first of the lists their
 //! exact priorities decide, so that an entry waits at most for those of its own class.
 //!
 //! A hit only notes level and count in the entry. When a used entry comes to the front of its list
@@ -50,7 +50,7 @@ struct List {
 }
 
 /// Bits of a float that are not of its class: eight classes an octave. Sixteen replay alike.
-const CLASS_SHIFT: u32 = 20;
+const CLASS_SHIFT: u32 = 21;
 
 /// Levels are rebased (O(n)) when the level exceeds this many typical gains: a gain then still has
 /// 24 - 14 = 10 bits above the unit of the level's `f32`. The level rises by about one typical gain
