@@ -221,7 +221,7 @@ def inserts(rounds: int) -> Iterator[Figure]:
         target=2.0,
         notes=[
             "dict grows without bound here; 'dict + deque' is the least that bounds it, evicting the oldest",
-            "ours reads the clock, checks invalidation, counts and weighs cost; times and stamp are given to it",
+            "ours reads the clock, checks invalidation and weighs costs; times and stamp are given to it",
             "in bytes ours is bounded, the peers in entries",
         ],
     )

@@ -11,7 +11,12 @@ use crate::engine::Engine;
 use crate::stored::{Facts, Stored, View, object_bytes};
 
 /// Tags, label, names of versions, and the facts as they are packed.
-type Given<'py> = (Vec<String>, Option<String>, Vec<String>, Bound<'py, PyBytes>);
+type Given<'py> = (
+    Vec<String>,
+    Option<String>,
+    Vec<String>,
+    Bound<'py, PyBytes>,
+);
 
 /// What an entry can be invalidated by, beside its namespace and its key.
 fn named(namespace: &str, tags: &[String], label: Option<&str>, versions: &[String]) -> Vec<u64> {

@@ -135,7 +135,11 @@ fn home(tag: u32, size: usize) -> usize {
 /// Cells from one to another, going up and round. Without a division, which would be the dearest part of a removal.
 #[inline]
 fn distance(from: usize, to: usize, size: usize) -> usize {
-    if to >= from { to - from } else { to + size - from }
+    if to >= from {
+        to - from
+    } else {
+        to + size - from
+    }
 }
 
 fn grown(size: usize) -> usize {

@@ -12,10 +12,6 @@ use crate::l1::Touch;
 pub struct Gdsf(Greedy);
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the shape the queue asks for"
-)]
 fn gain(node: &GreedyNode, touch: Touch, _hash: u64) -> f32 {
     node.worth * (touch.hits() + 1) as f32
 }

@@ -36,7 +36,11 @@ impl Ghosts {
         // The tag bits cancel out, so that the count is left: 1 to 15 if it is the key's.
         let is_it = |cell: &u16| (cell ^ tag).wrapping_sub(1) < 15;
         // Mostly there is none, which shows without a branch per cell.
-        if !set.iter().fold(false, |found, cell| found | is_it(cell)) {
+        if set
+            .iter()
+            .fold(0, |found, cell| found | u16::from(is_it(cell)))
+            == 0
+        {
             return None;
         }
         Some((at, set.iter().position(is_it)?))
@@ -79,7 +83,11 @@ impl Ghosts {
         let set = &mut self.sets[at];
         let new = tag | uses.clamp(1, 15) as u16;
         // Mostly all are taken, which shows without a branch per cell.
-        if set.iter().fold(false, |free, cell| free | (cell % 16 == 0)) {
+        if set
+            .iter()
+            .fold(0, |free, cell| free | u16::from(cell % 16 == 0))
+            != 0
+        {
             if let Some(cell) = set.iter_mut().find(|cell| **cell % 16 == 0) {
                 *cell = new;
             }

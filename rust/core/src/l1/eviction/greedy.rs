@@ -148,10 +148,16 @@ impl Greedy {
         gain: impl Fn(&GreedyNode, Touch, u64) -> f32,
     ) -> Option<(u32, f32)> {
         loop {
-            let (at, list) = (0..)
-                .zip(&self.lists)
-                .reduce(|least, one| if one.1.priority < least.1.priority { one } else { least })?;
-            let List { oldest, priority, .. } = *list;
+            let (at, list) = (0..).zip(&self.lists).reduce(|least, one| {
+                if one.1.priority < least.1.priority {
+                    one
+                } else {
+                    least
+                }
+            })?;
+            let List {
+                oldest, priority, ..
+            } = *list;
             if oldest == NIL {
                 return None;
             }
