@@ -49,7 +49,8 @@ struct List {
     newest: u32,
 }
 
-/// Bits of a float that are not of its class: eight classes an octave. Sixteen replay alike.
+/// Bits of a float that are not of its class: four classes an octave. Two to
+/// thirty-two replay alike.
 const CLASS_SHIFT: u32 = 21;
 
 /// Levels are rebased (O(n)) when the level exceeds this many typical gains: a gain then still has
