@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from llmcache_fast._core import Clock, Engine
@@ -28,27 +29,18 @@ class L1:
         engine._set_open(True)
         self.engine = engine
         self.get = engine.get_nowait
-        self._insert = engine._insert
-        self._stamp = engine._stamp(Engine._namespace_id(NAMESPACE))
+        self.insert = engine._insert
+        self.stamp = engine._stamp(Engine._namespace_id(NAMESPACE))
 
     def put(self, key: bytes, value: bytes) -> None:
-        now = time.time_ns() // 1000
-        epoch, snap = self._stamp
-        self._insert(
-            key,
-            value,
-            namespace=NAMESPACE,
-            tags=[],
-            label=None,
-            versions=[],
-            facts=b"",
-            created=now,
-            fresh_until=now + HOUR,
-            stale_until=now + HOUR,
-            cost=1000,
-            epoch=epoch,
-            snap=snap,
-        )
+        self.put_all([(key, value)])
+
+    def put_all(self, batch: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store as `LLMCache` does once it has an entry: its times and stamp are known by then."""
+        insert, (epoch, snap), created = self.insert, self.stamp, time.time_ns() // 1000
+        until = created + HOUR
+        for key, value in batch:
+            insert(key, value, NAMESPACE, None, created, until, until, 1000, epoch, snap)
 
 
 def l1_engine(memory: int) -> L1:

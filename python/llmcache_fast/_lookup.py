@@ -237,21 +237,18 @@ class Lookup:
 
     def put_memory(self, entry: Entry) -> str:
         """Put an entry into L1; what became of it."""
-        facts = entry.facts
+        facts, packed = entry.facts, pack_facts(entry.facts)
         return self._engine._insert(
             entry.key,
             stored_form(entry),
-            namespace=entry.namespace,
-            tags=list(facts.tags),
-            label=facts.label,
-            versions=list(facts.depends_on),
-            facts=pack_facts(facts),
-            created=entry.created,
-            fresh_until=entry.fresh_until,
-            stale_until=entry.stale_until,
-            cost=entry.cost,
-            epoch=entry.epoch,
-            snap=entry.snap,
+            entry.namespace,
+            (facts.tags, facts.label, facts.depends_on, packed) if packed else None,
+            entry.created,
+            entry.fresh_until,
+            entry.stale_until,
+            entry.cost,
+            entry.epoch,
+            entry.snap,
         )
 
     def put(self, entry: Entry) -> str:

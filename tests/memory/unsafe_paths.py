@@ -63,7 +63,7 @@ def engine(memory: int = 1 << 20) -> Decoding:
 
 def insert(made: Engine, key: bytes, value: Any, **facts: Any) -> str:
     given: dict[str, Any] = {
-        "namespace": "default", "tags": ["t"], "label": "a/b", "versions": [], "facts": b"", "created": 0,
+        "namespace": "default", "facts": (["t"], "a/b", [], b""), "created": 0,
         "fresh_until": NEVER, "stale_until": NEVER, "cost": 1, "epoch": 1, "snap": 0,
     }  # fmt: skip
     return made._insert(key, value, **(given | facts))

@@ -53,8 +53,8 @@ def test_memory_gives_the_entry_back() -> None:
     )  # fmt: skip
     engine._set_open(open=True)
     assert engine._insert(
-        KEY, stored_form(ENTRY), namespace="default", tags=["t"], label=None, versions=[],
-        facts=pack_facts(FACTS),
+        KEY, stored_form(ENTRY), namespace="default",
+        facts=(["t"], None, [], pack_facts(FACTS)),
         created=ENTRY.created, fresh_until=NEVER, stale_until=NEVER, cost=ENTRY.cost, epoch=1, snap=0,
     ) == "stored"  # fmt: skip
     view = engine._view(KEY)

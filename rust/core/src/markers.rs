@@ -193,18 +193,7 @@ impl Markers {
 
     /// Whether an entry with this stamp and these targets may be served.
     pub fn valid(&self, namespace: u64, stamp: Stamp, targets: &[u64]) -> bool {
-        let spaces = self.spaces.read();
-        let Some(space) = spaces.get(&namespace) else {
-            return stamp.epoch == self.epoch;
-        };
-        stamp.epoch == space.epoch
-            && stamp.snap >= space.floor
-            && targets.iter().all(|target| {
-                space
-                    .markers
-                    .get(target)
-                    .is_none_or(|&marker| marker <= stamp.snap)
-            })
+        self.valid_all(namespace, stamp, targets.iter())
     }
 
     /// Whether an entry may be served: `valid` for its namespace, its key and what else it can be invalidated by.
@@ -215,8 +204,28 @@ impl Markers {
         key: &[u8; 32],
         targets: &[u64],
     ) -> bool {
-        self.valid(namespace, stamp, targets)
-            && self.valid(namespace, stamp, &[namespace, key_target(key)])
+        let own = [namespace, key_target(key)];
+        self.valid_all(namespace, stamp, targets.iter().chain(&own))
+    }
+
+    fn valid_all<'a>(
+        &self,
+        namespace: u64,
+        stamp: Stamp,
+        mut targets: impl Iterator<Item = &'a u64>,
+    ) -> bool {
+        let spaces = self.spaces.read();
+        let Some(space) = spaces.get(&namespace) else {
+            return stamp.epoch == self.epoch;
+        };
+        stamp.epoch == space.epoch
+            && stamp.snap >= space.floor
+            && targets.all(|target| {
+                space
+                    .markers
+                    .get(target)
+                    .is_none_or(|&marker| marker <= stamp.snap)
+            })
     }
 
     /// Markers known, over all namespaces.

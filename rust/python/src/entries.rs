@@ -4,10 +4,19 @@ use llmcache_core::fingerprint::Fingerprint;
 use llmcache_core::l1::{NewEntry, Outcome};
 use llmcache_core::markers::{Stamp, Target, key_target, label_prefixes, target};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::{Borrowed, intern};
 
 use crate::engine::Engine;
 use crate::stored::{Facts, Stored, View, object_bytes};
+
+/// Tags, label, names of versions, and the facts as they are packed.
+type Given<'py> = (
+    Vec<String>,
+    Option<String>,
+    Vec<String>,
+    Bound<'py, PyBytes>,
+);
 
 /// What an entry can be invalidated by, beside its namespace and its key.
 fn named(namespace: &str, tags: &[String], label: Option<&str>, versions: &[String]) -> Vec<u64> {
@@ -25,41 +34,44 @@ fn named(namespace: &str, tags: &[String], label: Option<&str>, versions: &[Stri
 #[pymethods]
 impl Engine {
     /// Puts an entry into memory. Returns "stored", "replaced", "older", "`too_large`", "`not_admitted`" or, when
-    /// a marker stands above its stamp, "invalid".
-    #[pyo3(signature = (key, value, *, namespace, tags, label, versions, facts, created, fresh_until,
-                        stale_until, cost, epoch, snap))]
-    #[expect(clippy::too_many_arguments, reason = "keywords of a Python call")]
-    fn _insert(
+    /// a marker stands above its stamp, "invalid". `facts`: its tags, label, names of versions and packed form,
+    /// if it has any. All arguments may be given by position, which spares a name's look-up each.
+    #[expect(clippy::too_many_arguments, reason = "what an entry has, in one call")]
+    fn _insert<'py>(
         &self,
         key: Fingerprint,
-        value: Bound<'_, PyAny>,
+        value: Bound<'py, PyAny>,
         namespace: &str,
-        tags: Vec<String>,
-        label: Option<&str>,
-        versions: Vec<String>,
-        facts: &[u8],
+        facts: Option<Given<'py>>,
         created: i64,
         fresh_until: i64,
         stale_until: i64,
         cost: u64,
         epoch: u64,
         snap: u64,
-    ) -> PyResult<&'static str> {
+    ) -> PyResult<Borrowed<'py, 'py, PyString>> {
+        let py = value.py();
         let core = self.core()?;
-        let targets = named(namespace, &tags, label, &versions);
+        let (targets, packed) = match &facts {
+            None => (Vec::new(), &[][..]),
+            Some((tags, label, versions, packed)) => (
+                named(namespace, tags, label.as_deref(), versions),
+                packed.as_bytes(),
+            ),
+        };
         // Read before the check: a marker raised after it makes the entry be checked again.
         let checked = core.markers.generation();
         let namespace = core.namespace_id(namespace);
         let stamp = Stamp { epoch, snap };
         if !core.markers.valid_entry(namespace, stamp, &key, &targets) {
-            return Ok("invalid");
+            return Ok(intern!(py, "invalid").as_borrowed());
         }
-        let bare = namespace == core.home && targets.is_empty() && facts.is_empty();
+        let bare = namespace == core.home && targets.is_empty() && packed.is_empty();
         let facts = (!bare).then(|| {
             Box::new(Facts {
                 namespace,
                 targets: targets.into(),
-                packed: facts.into(),
+                packed: packed.into(),
             })
         });
         let entry = NewEntry {
@@ -78,14 +90,16 @@ impl Engine {
             snap,
             checked,
         };
-        let inserted = core.l1.insert(entry, core.clock.now());
+        // The clock of the look-ups: up to a tick late, so that nothing is taken for expired too early.
+        let inserted = core.l1.insert(entry, core.clock.coarse());
         Ok(match inserted.outcome {
-            Outcome::Stored => "stored",
-            Outcome::Replaced => "replaced",
-            Outcome::Older => "older",
-            Outcome::TooLarge => "too_large",
-            Outcome::NotAdmitted => "not_admitted",
-        })
+            Outcome::Stored => intern!(py, "stored"),
+            Outcome::Replaced => intern!(py, "replaced"),
+            Outcome::Older => intern!(py, "older"),
+            Outcome::TooLarge => intern!(py, "too_large"),
+            Outcome::NotAdmitted => intern!(py, "not_admitted"),
+        }
+        .as_borrowed())
     }
 
     /// The entry in memory, fresh or stale; counts as a look-up.

@@ -1,10 +1,9 @@
 //! A 4-ary min-heap of `(u32 key, u32 slot)` packed into one `u64`, with lazy deletion.
 //!
-//! Used twice: by expiry (key = time) and by the `GreedyDual` policies (key = bits of a positive
-//! `f32`, which order as integers). Four children lie in 32 bytes, mostly one cache line, and
-//! nothing in the entries points back into the heap: a sift moves eight bytes and touches no
-//! entry. The price is that removed entries leave dead items behind; the owner recognises them
-//! on pop and calls [`Heap::retain`] when they outnumber the live ones.
+//! Expiry's (key = time). Four children lie in 32 bytes, mostly one cache line, and nothing in the
+//! entries points back into the heap: a sift moves eight bytes and touches no entry. The price is
+//! that removed entries leave dead items behind; the owner recognises them on pop and calls
+//! [`Heap::refill`] when they are many.
 
 /// Rebuild once more than `live + live * 3 / 4 + SLACK` items are held: amortised O(1) per removal,
 /// and at most 10 bytes per entry. Larger fractions save rebuilds but cost memory per entry.
@@ -69,37 +68,9 @@ impl Heap {
         Some(unpack(first))
     }
 
-    /// Gives the smallest item a new, larger key: one sift instead of a pop and a push.
-    pub(super) fn raise_top(&mut self, key: u32) {
-        if let Some(&first) = self.items.first() {
-            self.sink(0, pack(key, unpack(first).1));
-        }
-    }
-
-    /// Whether dead items are many enough for a [`retain`](Self::retain).
+    /// Whether dead items are many enough for a [`refill`](Self::refill).
     pub(super) fn is_littered(&self, live: usize) -> bool {
         self.items.len() > live + live * 3 / 4 + SLACK
-    }
-
-    /// Keeps the items for which `key` returns their (possibly changed) key, one for each of the
-    /// `live` slots at most; O(n).
-    pub(super) fn retain(&mut self, live: usize, mut key: impl FnMut(u32, u32) -> Option<u32>) {
-        let mut kept = 0;
-        for at in 0..self.items.len() {
-            let (old, slot) = unpack(self.items[at]);
-            if let Some(new) = key(old, slot) {
-                self.items[kept] = pack(new, slot);
-                kept += 1;
-            }
-        }
-        self.items.truncate(kept);
-        if kept > live {
-            // A dead item whose slot was taken again under the same key passes for a live one: were
-            // such twins kept, a heap full of them would be rebuilt at every removal.
-            self.items.sort_unstable();
-            self.items.dedup();
-        }
-        self.order();
     }
 
     /// Starts over with these items; O(n).

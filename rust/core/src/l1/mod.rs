@@ -6,7 +6,7 @@
 //!
 //! # Memory
 //! [`L1::bytes`] counts what is allocated, not what is used, and never exceeds the capacity:
-//! `shards x size of an empty shard + sum(payload_bytes + facts_bytes) + slots x 128 + cells x 8 + heap items x 8`
+//! `shards x size of an empty shard + sum(payload_bytes + facts_bytes) + slots x 128 + cells x 8 + deadlines x 8`
 //! plus whatever the policy keeps. In steady state that is about [`ENTRY_BYTES`] per entry beyond
 //! payload and facts.
 //!
@@ -33,8 +33,8 @@ pub use stats::ShardStats;
 pub const NEVER: i64 = i64::MAX;
 
 /// Bytes of bookkeeping an entry is taken to cost when policies weigh it: a slot (128), its index
-/// cell at 2/3 load (12), its heap items (20).
-pub const ENTRY_BYTES: u64 = 160;
+/// cell at 2/3 load (12), history and deadline (10).
+pub const ENTRY_BYTES: u64 = 150;
 
 /// One shard per this many bytes: small caches are not cut into shards too small for their entries.
 const BYTES_PER_SHARD: u64 = 16 << 20;

@@ -78,6 +78,12 @@ impl<V, F, P: Policy> Shard<V, F, P> {
             .find(tag(key), |slot| self.slots.hot(slot).key == *key)
     }
 
+    /// The cell of a slot known to be used; other slots are not looked at.
+    fn cell(&self, slot: u32) -> Option<usize> {
+        let tag = tag(&self.slots.hot(slot).key);
+        Some(self.index.find(tag, |at| at == slot)?.0)
+    }
+
     fn view(&self, slot: u32) -> EntryView<'_, F> {
         let hot = self.slots.hot(slot);
         EntryView {
@@ -280,8 +286,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
                 if let Some(candidate) = &mut candidate {
                     candidate.first = false;
                 }
-                let key = self.slots.hot(slot).key;
-                let (cell, slot) = self.find(&key)?;
+                let cell = self.cell(slot)?;
                 dropped.extend(self.part(cell, slot, Why::Evicted));
                 Some(true)
             }
@@ -292,9 +297,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     fn expire_one(&mut self, now: i64) -> Option<Parted<V, F>> {
         let slots = &self.slots;
         let slot = self.expiry.due(now, |slot| slots.deadline(slot))?;
-        let key = self.slots.hot(slot).key;
-        let (cell, slot) = self.find(&key)?;
-        self.part(cell, slot, Why::Expired)
+        self.part(self.cell(slot)?, slot, Why::Expired)
     }
 
     pub(super) fn remove_expired(&mut self, now: i64, limit: usize) -> Dropped<V, F> {

@@ -93,7 +93,10 @@ impl Index {
         let size = self.cells.len();
         let mut at = home((cell >> 32) as u32, size);
         while self.cells[at] != 0 {
-            at = (at + 1) % size;
+            at += 1;
+            if at == size {
+                at = 0;
+            }
         }
         self.cells[at] = cell;
     }
@@ -113,7 +116,7 @@ impl Index {
             }
             let from = home((cell >> 32) as u32, size);
             // Movable if its home does not lie cyclically in (hole, at].
-            if (at + size - from) % size >= (at + size - hole) % size {
+            if distance(from, at, size) >= distance(hole, at, size) {
                 self.cells[hole] = cell;
                 hole = at;
             }
@@ -127,6 +130,16 @@ impl Index {
 #[inline]
 fn home(tag: u32, size: usize) -> usize {
     ((u64::from(tag) * size as u64) >> 32) as usize
+}
+
+/// Cells from one to another, going up and round. Without a division, which would be the dearest part of a removal.
+#[inline]
+fn distance(from: usize, to: usize, size: usize) -> usize {
+    if to >= from {
+        to - from
+    } else {
+        to + size - from
+    }
 }
 
 fn grown(size: usize) -> usize {
@@ -312,14 +325,6 @@ impl<V, F, N> Slots<V, F, N> {
 }
 
 impl<V, F, N> Nodes<N> for Slots<V, F, N> {
-    #[inline]
-    fn live(&self, slot: u32) -> bool {
-        let (page, at) = split(slot);
-        self.hot
-            .get(page)
-            .and_then(|page| page.get(at))
-            .is_some_and(|hot| hot.value.is_some())
-    }
     #[inline]
     fn touch(&self, slot: u32) -> Touch {
         self.hot(slot).touch

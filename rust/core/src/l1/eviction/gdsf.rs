@@ -12,10 +12,6 @@ use crate::l1::Touch;
 pub struct Gdsf(Greedy);
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the shape the queue asks for"
-)]
 fn gain(node: &GreedyNode, touch: Touch, _hash: u64) -> f32 {
     node.worth * (touch.hits() + 1) as f32
 }
@@ -39,7 +35,7 @@ impl Policy for Gdsf {
     }
 
     fn leaving<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, slot: u32, _evicted: bool) {
-        self.0.forget(slots, slot);
+        self.0.forget(slots, slot, gain);
     }
 
     fn victim<S: Nodes<GreedyNode>>(

@@ -32,12 +32,18 @@ impl Ghosts {
 
     fn cell(&self, hash: u64) -> Option<(usize, usize)> {
         let (at, tag) = self.place(hash);
-        let way = self
-            .sets
-            .get(at)?
+        let set = self.sets.get(at)?;
+        // The tag bits cancel out, so that the count is left: 1 to 15 if it is the key's.
+        let is_it = |cell: &u16| (cell ^ tag).wrapping_sub(1) < 15;
+        // Mostly there is none, which shows without a branch per cell.
+        if set
             .iter()
-            .position(|cell| cell & 15 != 0 && cell & !15 == tag)?;
-        Some((at, way))
+            .fold(0, |found, cell| found | u16::from(is_it(cell)))
+            == 0
+        {
+            return None;
+        }
+        Some((at, set.iter().position(is_it)?))
     }
 
     /// Uses remembered, 0 if none.
@@ -76,8 +82,15 @@ impl Ghosts {
         let (at, tag) = self.place(hash);
         let set = &mut self.sets[at];
         let new = tag | uses.clamp(1, 15) as u16;
-        if let Some(cell) = set.iter_mut().find(|cell| **cell % 16 == 0) {
-            *cell = new;
+        // Mostly all are taken, which shows without a branch per cell.
+        if set
+            .iter()
+            .fold(0, |free, cell| free | u16::from(cell % 16 == 0))
+            != 0
+        {
+            if let Some(cell) = set.iter_mut().find(|cell| **cell % 16 == 0) {
+                *cell = new;
+            }
             return;
         }
         loop {

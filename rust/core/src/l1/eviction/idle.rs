@@ -14,6 +14,9 @@
 const BUCKETS: usize = 12;
 /// Endings needed before anything is concluded: the least number that can show 1 in 32.
 const ENOUGH: u32 = 32;
+/// And one for so many entries held: while a cache fills nothing is hit after a long idle time yet, so
+/// that its first evictions alone would say that nothing ever is.
+const HELD_PER_ENDING: usize = 8;
 /// Counts are halved after this many endings, or four per entry held if that is more.
 const WINDOW: u32 = 1024;
 /// Below 1 hit in this many endings an idle time is hopeless. Session traces show 0 to 2 %, others
@@ -79,22 +82,23 @@ impl Idle {
         }
         if idle >= 1.0 {
             self.evictions[bucket(idle)] += 1;
-            self.conclude();
+            self.conclude(held);
         }
     }
 
-    fn conclude(&mut self) {
+    fn conclude(&mut self, held: usize) {
         self.horizon = f32::INFINITY;
+        let enough = ENOUGH.max(u32::try_from(held / HELD_PER_ENDING).unwrap_or(u32::MAX));
         let (mut hits, mut all) = (0, 0);
         let mut edge = f32::from(1_u16 << BUCKETS);
         for k in (0..BUCKETS).rev() {
             edge /= 2.0;
             hits += self.hits[k];
             all += self.hits[k] + self.evictions[k];
-            if all >= ENOUGH && hits * HOPELESS < all {
+            if all >= enough && hits * HOPELESS < all {
                 self.horizon = edge;
             }
         }
-        self.patient = all >= ENOUGH && hits * PATIENT >= all;
+        self.patient = all >= enough && hits * PATIENT >= all;
     }
 }

@@ -26,8 +26,6 @@ pub use wtinylfu::WTinyLfu;
 
 /// The slots of a shard as a policy sees them.
 pub trait Nodes<N> {
-    /// Whether the slot holds an entry.
-    fn live(&self, slot: u32) -> bool;
     /// Data written on hits.
     fn touch(&self, slot: u32) -> Touch;
     /// Data written on hits.

@@ -15,8 +15,10 @@
 //! Nothing is tuned to a workload: rates are measured as entries come and go. A hit touches the
 //! entry's first line and this struct.
 
+use std::sync::LazyLock;
+
 use super::ghosts::Ghosts;
-use super::greedy::{Greedy, GreedyNode};
+use super::greedy::{Greedy, GreedyNode, mark};
 use super::idle::{Idle, is_exempt};
 use super::{Candidate, Nodes, Policy, Verdict};
 use crate::l1::Touch;
@@ -40,24 +42,36 @@ pub struct Ours {
     idle: Idle,
     /// How many keys reached one, two and three uses.
     reached: [u32; 3],
-    weights: [f32; MAX_USES + 1],
+    /// Weight of a first use.
+    first: f32,
     average_cost: f32,
     /// Priority of the candidate under consideration.
     asking: f32,
 }
 
+/// Weights of two uses and more, the same in all shards.
+static WEIGHTS: LazyLock<[f32; MAX_USES + 1]> = LazyLock::new(|| {
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    std::array::from_fn(|uses| (uses as f32).powf(USES_EXPONENT))
+});
+
 /// What an entry's priority depends on besides the entry.
-struct Scale<'a> {
-    weights: &'a [f32; MAX_USES + 1],
+#[derive(Clone, Copy)]
+struct Scale {
+    first: f32,
     horizon: f32,
 }
 
-impl Scale<'_> {
-    fn full(&self, worth: f32, uses: u32) -> f32 {
-        worth * self.weights[(uses as usize).min(MAX_USES)]
+impl Scale {
+    fn full(self, worth: f32, uses: u32) -> f32 {
+        if uses < 2 {
+            worth * self.first
+        } else {
+            worth * WEIGHTS[(uses as usize).min(MAX_USES)]
+        }
     }
 
-    fn gain(&self, worth: f32, uses: u32, hash: u64) -> f32 {
+    fn gain(self, worth: f32, uses: u32, hash: u64) -> f32 {
         let full = self.full(worth, uses);
         if is_exempt(hash) {
             full
@@ -89,7 +103,7 @@ impl Ours {
             (second + 1.0) / (first + 2.0),
             (third + 1.0) / (second + 2.0),
         );
-        self.weights[1] = (again / after).clamp(LEAST_DISCOUNT, 1.0);
+        self.first = (again / after).clamp(LEAST_DISCOUNT, 1.0);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -110,21 +124,25 @@ impl Ours {
         }
     }
 
+    fn scale(&self) -> Scale {
+        Scale {
+            first: self.first,
+            horizon: self.horizon(),
+        }
+    }
+
     fn refuses(&mut self, candidate: &Candidate, touch: Touch, priority: f32) -> bool {
         let horizon = self.horizon();
         let known = self.ghosts.uses(candidate.hash);
         if candidate.first {
             let worth = self.worth(candidate.cost, candidate.charge);
-            let scale = Scale {
-                weights: &self.weights,
-                horizon,
-            };
+            let scale = self.scale();
             self.asking = self.queue.level() + scale.full(worth, known + 1).min(horizon);
         } else if !self.idle.patient {
             return false;
         }
         // An exempt victim is not to weigh more than the rule would let it.
-        if self.asking >= priority.min(f32::from_bits(touch.mark) + horizon) {
+        if self.asking >= priority.min(mark(touch) + horizon) {
             return false;
         }
         self.queue.rise(self.asking);
@@ -139,14 +157,12 @@ impl Policy for Ours {
     type Node = GreedyNode;
 
     fn new(_capacity: u64) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        let weights = std::array::from_fn(|uses| (uses.max(1) as f32).powf(USES_EXPONENT));
         Self {
             queue: Greedy::default(),
             ghosts: Ghosts::default(),
             idle: Idle::default(),
             reached: [0; 3],
-            weights,
+            first: 1.0,
             average_cost: 1.0,
             asking: 0.0,
         }
@@ -174,27 +190,23 @@ impl Policy for Ours {
         let worth = self.worth(cost, slots.charge(slot));
         slots.touch_mut(slot).set_prior(prior);
         slots.node_mut(slot).worth = worth;
-        let scale = Scale {
-            weights: &self.weights,
-            horizon: self.horizon(),
-        };
+        let scale = self.scale();
         let gain = scale.gain(worth, prior, hash);
         self.queue.queue(slots, slot, gain);
     }
 
     fn leaving<S: Nodes<GreedyNode>>(&mut self, slots: &mut S, slot: u32, evicted: bool) {
         let (touch, hash) = (slots.touch(slot), slots.hash(slot));
-        let scale = Scale {
-            weights: &self.weights,
-            horizon: self.horizon(),
-        };
+        let scale = self.scale();
         let cut =
             !is_exempt(hash) && scale.full(slots.node(slot).worth, uses(touch)) > scale.horizon;
         if evicted && !cut {
             self.idle.evicted(self.queue.idle(touch), slots.len());
         }
         self.ghosts.put(hash, uses(touch));
-        self.queue.forget(slots, slot);
+        self.queue.forget(slots, slot, |node, touch, hash| {
+            scale.gain(node.worth, uses(touch), hash)
+        });
     }
 
     fn victim<S: Nodes<GreedyNode>>(
@@ -202,10 +214,7 @@ impl Policy for Ours {
         slots: &mut S,
         candidate: Option<&Candidate>,
     ) -> Option<Verdict> {
-        let scale = Scale {
-            weights: &self.weights,
-            horizon: self.horizon(),
-        };
+        let scale = self.scale();
         let gain =
             |node: &GreedyNode, touch: Touch, hash: u64| scale.gain(node.worth, uses(touch), hash);
         let (slot, priority) = self.queue.least(slots, gain)?;
