@@ -28,6 +28,7 @@ mod envelope;
 mod error;
 mod fail;
 mod hot;
+mod journal;
 mod keyer;
 mod keys;
 mod leaf;
@@ -94,5 +95,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stored::View>()?;
     disk::register(module)?;
     envelope::register(module)?;
+    journal::register(module)?;
     ready::init(module.py())
 }
