@@ -9,6 +9,13 @@ use llmcache_core::journal::{Journal, JournalError, Letters, MIN_SEGMENT, Recove
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+/// In memory where there is such a place: these tests care for bytes, and an fsync of a disk takes long.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a folder")
+}
+
 /// A record whose every byte follows from its number.
 struct Sample {
     key: [u8; 32],
@@ -97,7 +104,7 @@ fn segments(lane: &Path) -> Vec<PathBuf> {
 
 /// The lane as a crash left it, in a folder of its own.
 fn copy_lane(lane: &Path) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let to = folder.path().join(lane.file_name().expect("a name"));
     fs::create_dir(&to).expect("made");
     for file in segments(lane) {
@@ -115,7 +122,7 @@ fn used(bytes: &[u8]) -> usize {
 
 #[test]
 fn what_was_synced_is_found_and_what_is_done_is_not() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let journal = Journal::create(folder.path(), MIN_SEGMENT).expect("made");
     let sequences: Vec<u64> = (0..10).map(|number| append(&journal, number)).collect();
     sync(&journal);
@@ -137,7 +144,10 @@ fn what_was_synced_is_found_and_what_is_done_is_not() {
     expected.remove(&1);
     assert_eq!(contents(lane), expected);
     let report = lane.recovery();
-    assert_eq!((report.records, report.damaged, report.torn_bytes), (10, 0, 0));
+    assert_eq!(
+        (report.records, report.damaged, report.torn_bytes),
+        (10, 0, 0)
+    );
     assert!(adopt(folder.path()).is_empty(), "adopted once");
     // All done: the lane goes with its owner.
     let all: Vec<(u64, u64)> = sequences.iter().map(|&sequence| (sequence, BOTH)).collect();
@@ -152,7 +162,7 @@ fn what_was_synced_is_found_and_what_is_done_is_not() {
 
 #[test]
 fn old_segments_go_and_one_that_is_waited_for_does_not_keep_them() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let journal = Journal::create(folder.path(), MIN_SEGMENT).expect("made");
     let stays = append(&journal, 1);
     sync(&journal);
@@ -177,7 +187,7 @@ fn old_segments_go_and_one_that_is_waited_for_does_not_keep_them() {
 
 #[test]
 fn compacting_leaves_no_byte_of_what_is_done() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let journal = Journal::create(folder.path(), MIN_SEGMENT).expect("made");
     let erased = append(&journal, 77);
     append(&journal, 78);
@@ -217,7 +227,10 @@ fn sound_reader(folder: &Path) -> Result<(BTreeMap<u64, u64>, Recovery), String>
 
 /// The planted bug: believes every frame that has the mark and a length.
 fn credulous_reader(folder: &Path) -> Result<(BTreeMap<u64, u64>, Recovery), String> {
-    let lane = fs::read_dir(folder).expect("a folder").next().expect("a lane");
+    let lane = fs::read_dir(folder)
+        .expect("a folder")
+        .next()
+        .expect("a lane");
     let bytes = fs::read(&segments(&lane.expect("an entry").path())[0]).expect("read");
     let (mut at, mut found) = (FILE_HEAD.len(), BTreeMap::new());
     while bytes.get(at..at + 4) == Some(&frame::MARK[..]) {
@@ -239,7 +252,7 @@ fn credulous_reader(folder: &Path) -> Result<(BTreeMap<u64, u64>, Recovery), Str
 /// Every prefix of a file that grew by three groups, with and without its preallocated rest: whatever was
 /// synced before the cut is there, and nothing that was not appended.
 fn every_prefix(read: Reader) -> Result<(), String> {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let (lane, ends) = three_groups(folder.path());
     let file = segments(&lane)[0].clone();
     let whole = fs::read(&file).expect("read");
@@ -265,7 +278,7 @@ fn every_prefix(read: Reader) -> Result<(), String> {
 
 /// The last group torn in any way: sectors missing, zeroed or old, bits flipped.
 fn every_torn_group(read: Reader, seed: u64, rounds: u64) -> Result<(), String> {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let (lane, ends) = three_groups(folder.path());
     let whole = fs::read(&segments(&lane)[0]).expect("read");
     let last = ends[1]..ends[2];
@@ -273,7 +286,11 @@ fn every_torn_group(read: Reader, seed: u64, rounds: u64) -> Result<(), String> 
         let random = blake3::hash(&[seed.to_le_bytes(), round.to_le_bytes()].concat());
         let random = random.as_bytes();
         let mut bytes = whole.clone();
-        for (index, byte) in random.iter().take(1 + usize::from(random[31] % 4)).enumerate() {
+        for (index, byte) in random
+            .iter()
+            .take(1 + usize::from(random[31] % 4))
+            .enumerate()
+        {
             let span = last.end - last.start;
             let at = last.start + usize::from(*byte) * span / 256 + index;
             match random[16 + index] % 3 {
@@ -286,7 +303,9 @@ fn every_torn_group(read: Reader, seed: u64, rounds: u64) -> Result<(), String> 
         fs::write(&segments(&copied)[0], &bytes).expect("written");
         let (found, _) = read(copy.path())?;
         if (20..24).any(|number| !found.contains_key(&number)) {
-            return Err(format!("round {round}: an acknowledged record is lost: {found:?}"));
+            return Err(format!(
+                "round {round}: an acknowledged record is lost: {found:?}"
+            ));
         }
     }
     Ok(())
@@ -316,7 +335,7 @@ fn a_reader_that_does_not_check_is_caught() {
 /// Any single byte of an older group damaged: what is lost is counted, and only the record that was hit.
 #[test]
 fn damage_in_the_middle_costs_what_it_hit_and_is_counted() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let (lane, ends) = three_groups(folder.path());
     let whole = fs::read(&segments(&lane)[0]).expect("read");
     for at in FILE_HEAD.len()..ends[1] {
@@ -346,7 +365,7 @@ fn damage_in_the_middle_costs_what_it_hit_and_is_counted() {
 
 #[test]
 fn a_file_that_is_missing_is_counted() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let journal = Journal::create(folder.path(), MIN_SEGMENT).expect("made");
     for number in 0..600 {
         append(&journal, number);
@@ -389,7 +408,7 @@ fn frames_inside_a_payload_are_not_invented() {
 
 #[test]
 fn a_record_that_is_too_large_is_refused_and_the_group_goes_on() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let journal = Journal::create(folder.path(), MIN_SEGMENT).expect("made");
     let sample = Sample::new(1);
     let huge = vec![7; frame::MAX_BODY];
@@ -414,7 +433,7 @@ fn a_record_that_is_too_large_is_refused_and_the_group_goes_on() {
 
 #[test]
 fn threads_that_append_and_sync_at_once_lose_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let journal = Journal::create(folder.path(), 4 * MIN_SEGMENT).expect("made");
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
@@ -435,7 +454,7 @@ fn threads_that_append_and_sync_at_once_lose_nothing() {
 
 #[test]
 fn dead_letters_are_kept_removed_and_bounded() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let letters = Letters::new(&folder.path().join("dead"), 64 << 10);
     assert_eq!(letters.all().expect("none").0, []);
     let one = Sample::new(1);
@@ -478,10 +497,15 @@ fn dead_letters_are_kept_removed_and_bounded() {
 enum Step {
     Append(u8),
     Sync,
-    Done { which: usize, tiers: u64 },
+    Done {
+        which: usize,
+        tiers: u64,
+    },
     Compact,
     /// The owner dies; what was not synced may be gone, in part or in whole.
-    Crash { cut: usize },
+    Crash {
+        cut: usize,
+    },
     Close,
 }
 
@@ -526,7 +550,7 @@ impl Oracle {
 }
 
 fn run(steps: Vec<Step>) {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let mut journal = Journal::create(folder.path(), MIN_SEGMENT).expect("made");
     let mut oracle = Oracle::default();
     let mut next = 0;
@@ -544,7 +568,11 @@ fn run(steps: Vec<Step>) {
             Step::Sync => sync(&journal),
             Step::Compact => journal.compact().expect("compacted"),
             Step::Done { which, tiers } => {
-                if let Some(state) = oracle.records.values_mut().nth(which % next.max(1) as usize) {
+                if let Some(state) = oracle
+                    .records
+                    .values_mut()
+                    .nth(which % next.max(1) as usize)
+                {
                     state.2 &= !tiers;
                     journal.done(&[(state.0, tiers)]).expect("open");
                 }

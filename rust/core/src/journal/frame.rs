@@ -173,8 +173,7 @@ fn framed(
 
 /// The length of the body whose head stands at the start of `bytes`, if it is a head.
 ///
-/// The head has a check of its own: a length is believed before the body is read, so that a damaged body costs
-/// one record, and bytes that only look like heads cost nothing.
+/// The head has a check of its own, so that bytes which only look like a head make nobody hash what follows.
 pub fn body_len(bytes: &[u8], key: &CheckKey) -> Option<usize> {
     let head = bytes.get(..FRAME_HEAD)?;
     if head[..4] != MARK {
@@ -216,6 +215,14 @@ pub fn decode(body: &[u8]) -> Option<Frame<'_>> {
             reason: rest.text()??,
             record: rest.record()?,
         }),
+        _ => None,
+    }
+}
+
+/// The number of the record and the record, of the body of a `Put`.
+pub(super) fn decode_put(body: &[u8]) -> Option<(u64, Record<'_>)> {
+    match decode(body)? {
+        Frame::Put { sequence, record } => Some((sequence, record)),
         _ => None,
     }
 }

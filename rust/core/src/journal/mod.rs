@@ -25,8 +25,10 @@ mod segment;
 mod writer;
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -36,13 +38,15 @@ pub use self::letters::{Letter, Letters};
 pub use self::recovery::Recovery;
 pub use self::writer::Synced;
 
-use self::frame::{CheckKey, FRAME_HEAD, Frame, MAX_BODY};
+use self::frame::{CheckKey, FRAME_HEAD, MAX_BODY};
 use self::index::{Index, Live};
 use self::lane::Lane;
 use self::writer::{State, Writer};
 
 /// The smallest segment.
 pub const MIN_SEGMENT: u64 = 64 << 10;
+/// Bytes between two records that are read along rather than skipped.
+const NEAR: u64 = 64 << 10;
 
 /// An owned record, as it is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +55,9 @@ pub struct Found {
     pub sequence: u64,
     /// A bit for each of its tiers, in the order of their names, that does not have it.
     pub left: u64,
-    /// The body of its frame.
-    body: Vec<u8>,
+    /// What was read at once, and where in it the body of its frame is.
+    bytes: Arc<Vec<u8>>,
+    body: Range<usize>,
 }
 
 impl Found {
@@ -61,9 +66,9 @@ impl Found {
     /// # Panics
     /// Never: only bodies that can be decoded are kept.
     pub fn record(&self) -> Record<'_> {
-        match frame::decode(&self.body) {
-            Some(Frame::Put { record, .. }) => record,
-            _ => unreachable!("decoded before"),
+        match frame::decode_put(&self.bytes[self.body.clone()]) {
+            Some((_, record)) => record,
+            None => unreachable!("decoded before"),
         }
     }
 }
@@ -222,8 +227,9 @@ impl Journal {
 
     /// Records that are not done, from the one after `after` on; an empty list says that there are no more.
     ///
-    /// At most `max_items`, and no more once they have `max_bytes`. One that was damaged since is left out, and
-    /// forgotten.
+    /// At most `max_items`, and no more once they have `max_bytes`. Their checksums were verified when the lane
+    /// was adopted and are not again (an envelope has one of its own); one whose frame was damaged since is left
+    /// out, and forgotten.
     ///
     /// # Errors
     /// `Permission` or `Io`; `Closed`, `Forked`.
@@ -239,7 +245,7 @@ impl Journal {
             let Some(&(last, _)) = places.last() else {
                 return Ok(Vec::new());
             };
-            let found = self.read_places(&places)?;
+            let found = self.read_places(&places, false)?;
             if !found.is_empty() {
                 return Ok(found);
             }
@@ -268,36 +274,52 @@ impl Journal {
             .collect())
     }
 
-    fn read_places(&self, places: &[(u64, Live)]) -> Result<Vec<Found>, JournalError> {
+    fn read_places(
+        &self,
+        places: &[(u64, Live)],
+        verify: bool,
+    ) -> Result<Vec<Found>, JournalError> {
         let mut found = Vec::with_capacity(places.len());
-        let mut open: Option<(u64, PathBuf, File)> = None;
-        for &(sequence, live) in places {
-            let (_, path, file) = match open.take() {
-                Some(known) if known.0 == live.segment => open.insert(known),
-                _ => {
-                    let path = lane::segment_path(&self.lane, live.segment);
-                    let file =
-                        File::open(&path).map_err(|error| JournalError::from_io(&path, error))?;
-                    open.insert((live.segment, path, file))
-                }
+        for run in places.chunk_by(|(_, one), (_, next)| {
+            // Neighbours, or nearly, are read at once.
+            let end = one.offset + u64::from(one.length);
+            one.segment == next.segment && (end..end + NEAR).contains(&next.offset)
+        }) {
+            let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else {
+                continue;
             };
-            let mut bytes = vec![0; live.length as usize];
-            file.read_exact_at(&mut bytes, live.offset)
-                .map_err(|error| JournalError::from_io(path, error))?;
-            let sound = frame::body(&bytes, &self.key).is_some_and(
-                |body| matches!(frame::decode(body), Some(Frame::Put { sequence: there, .. }) if there == sequence),
-            );
-            if sound {
-                bytes.drain(..FRAME_HEAD);
-                found.push(Found {
-                    sequence,
-                    left: live.left,
-                    body: bytes,
-                });
-            } else {
-                let mut state = self.state.lock();
-                state.index.forget(sequence);
-                state.damaged += 1;
+            let path = lane::segment_path(&self.lane, first.segment);
+            let failed = |error| JournalError::from_io(&path, error);
+            let length = last.offset + u64::from(last.length) - first.offset;
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            File::open(&path)
+                .and_then(|file| file.read_exact_at(&mut bytes, first.offset))
+                .map_err(failed)?;
+            let bytes = Arc::new(bytes);
+            for &(sequence, live) in run {
+                let start = usize::try_from(live.offset - first.offset).unwrap_or(0);
+                let frame = &bytes[start..start + live.length as usize];
+                let body = if verify {
+                    frame::body(frame, &self.key)
+                } else {
+                    frame::body_len(frame, &self.key)
+                        .and_then(|length| frame.get(FRAME_HEAD..FRAME_HEAD + length))
+                };
+                let sound = body
+                    .and_then(frame::decode_put)
+                    .is_some_and(|(there, _)| there == sequence);
+                if sound {
+                    found.push(Found {
+                        sequence,
+                        left: live.left,
+                        bytes: Arc::clone(&bytes),
+                        body: start + FRAME_HEAD..start + live.length as usize,
+                    });
+                } else {
+                    let mut state = self.state.lock();
+                    state.index.forget(sequence);
+                    state.damaged += 1;
+                }
             }
         }
         Ok(found)

@@ -44,7 +44,7 @@ pub(super) struct Recovered {
 pub(super) fn recover(path: &Path, key: &CheckKey) -> Result<Option<Recovered>, JournalError> {
     let segments = lane::segments(path)?;
     let mut report = Recovery::default();
-    let mut puts: HashMap<u64, (Live, u64)> = HashMap::new();
+    let mut puts: Vec<(u64, Live, u64)> = Vec::new();
     let mut done: HashMap<u64, u64> = HashMap::new();
     let mut next_sequence = 1;
     let mut index = Index::default();
@@ -65,16 +65,13 @@ pub(super) fn recover(path: &Path, key: &CheckKey) -> Result<Option<Recovered>, 
             |offset, length, frame| match frame {
                 Frame::Put { sequence, record } => {
                     next_sequence = next_sequence.max(sequence + 1);
-                    // A record that was moved stands twice if the move was cut short: either copy will do.
-                    puts.entry(sequence).or_insert((
-                        Live {
-                            segment: *number,
-                            offset: offset as u64,
-                            length: u32::try_from(length).unwrap_or(u32::MAX),
-                            left: record.all_tiers(),
-                        },
-                        record.cost,
-                    ));
+                    let live = Live {
+                        segment: *number,
+                        offset: offset as u64,
+                        length: u32::try_from(length).unwrap_or(u32::MAX),
+                        left: record.all_tiers(),
+                    };
+                    puts.push((sequence, live, record.cost));
                 }
                 Frame::Done(sequences) => {
                     for (sequence, tiers) in sequences {
@@ -86,7 +83,10 @@ pub(super) fn recover(path: &Path, key: &CheckKey) -> Result<Option<Recovered>, 
         );
         add(&mut report, damage, position + 1 == segments.len());
     }
-    for (sequence, (mut live, cost)) in puts {
+    // A record that was moved stands twice if the move was cut short: either copy will do.
+    puts.sort_by_key(|(sequence, ..)| *sequence);
+    puts.dedup_by_key(|(sequence, ..)| *sequence);
+    for (sequence, mut live, cost) in puts {
         live.left &= !done.get(&sequence).copied().unwrap_or(0);
         if live.left != 0 {
             report.records += 1;

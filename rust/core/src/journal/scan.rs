@@ -23,8 +23,8 @@ pub fn is_newer(bytes: &[u8]) -> bool {
 
 /// Hand each sound frame with its offset and whole length to `found`, in order, from `start` on.
 ///
-/// Cost: one pass and one hash over the bytes. Where a frame is damaged but its head is not, reading goes on
-/// behind it; where the head is, at the next mark whose head has a sound check of its own.
+/// Cost: one pass and one hash over the bytes. Where a frame is damaged, reading goes on at the next mark; only a
+/// head with a sound check of its own makes it hash a body, so bytes full of marks cost little more.
 pub fn scan<'a>(
     bytes: &'a [u8],
     start: usize,
@@ -40,8 +40,9 @@ pub fn scan<'a>(
     let (mut at, mut sound_until) = (start.min(bytes.len()), start.min(bytes.len()));
     while at < used {
         let rest = &bytes[at..];
-        if let Some(frame) = frame::body(rest, key).and_then(frame::decode) {
-            let length = FRAME_HEAD + frame::body_len(rest, key).unwrap_or(0);
+        let body = frame::body(rest, key);
+        if let Some((body, frame)) = body.and_then(|body| Some((body, frame::decode(body)?))) {
+            let length = FRAME_HEAD + body.len();
             if at > sound_until {
                 damage.places += 1;
                 damage.bytes += (at - sound_until) as u64;
@@ -49,8 +50,6 @@ pub fn scan<'a>(
             found(at, length, frame);
             at += length;
             sound_until = at;
-        } else if let Some(length) = frame::body_len(rest, key) {
-            at += FRAME_HEAD + length;
         } else {
             at = next_mark(&bytes[..used], at + 1);
         }

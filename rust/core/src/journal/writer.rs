@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::error::JournalError;
-use super::frame::{self, FRAME_HEAD};
+use super::frame;
 use super::index::Index;
 use super::lane;
 use super::segment::Active;
@@ -222,26 +222,25 @@ impl Journal {
     }
 
     fn compact_with(&self, writer: &mut Writer) -> Result<(), JournalError> {
-        let last = self.state.lock().next_sequence - 1;
         if let Some(old) = writer.active.take() {
             old.sync()?;
         }
         let mut after = 0;
         loop {
-            let found = self.read(after, usize::MAX, MOVE_STEP)?;
-            let Some(newest) = found.iter().map(|found| found.sequence).max() else {
+            let places = self.places(after, usize::MAX, MOVE_STEP)?;
+            let Some(&(last, _)) = places.last() else {
                 break;
             };
-            if after >= last {
-                break;
-            }
-            after = newest;
-            self.move_to_end(writer, &found)?;
+            after = last;
+            self.move_to_end(writer, &self.read_places(&places, true)?)?;
         }
         self.delete_unneeded(writer)
     }
 
     fn move_to_end(&self, writer: &mut Writer, found: &[Found]) -> Result<(), JournalError> {
+        if found.is_empty() {
+            return Ok(());
+        }
         let mut bytes = Vec::with_capacity(MOVE_STEP + MOVE_STEP / 4);
         let mut placed = Vec::with_capacity(found.len());
         let mut done = Vec::new();
@@ -249,7 +248,6 @@ impl Journal {
             let record = found.record();
             placed.push((found.sequence, bytes.len() as u64));
             frame::put(&mut bytes, &self.key, found.sequence, &record)?;
-            debug_assert!(bytes.len() > FRAME_HEAD);
             let had = record.all_tiers() & !found.left;
             if had != 0 {
                 done.push((found.sequence, had));
