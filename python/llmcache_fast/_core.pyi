@@ -73,7 +73,7 @@ _Fields: TypeAlias = tuple[bytes, bytes, int, int, int, int, int, int, str | Non
 
 @final
 class Journal:
-    """One process's lane of a write-behind journal (`docs/reference/journal.md`), for `actors.journal.Journal`.
+    """One process's lane of a write-behind journal (`docs/reference/journal.md`).
 
     `append` and `done` touch memory alone; the others wait for the disk: call them in a thread. A record is
     durable when a `sync` called after its `append` returned its number, or a higher one, without an error.
@@ -84,7 +84,7 @@ class Journal:
     def __new__(cls, folder: str | Path, segment_bytes: int) -> Journal: ...
     @staticmethod
     def adopt(folder: str | Path, segment_bytes: int) -> tuple[list[Journal], list[TierError]]:
-        """The lanes in `folder` whose processes are gone, each given to one caller; errors of unreadable ones."""
+        """The lanes whose processes are gone, each given to one caller; the errors of unreadable ones."""
 
     @property
     def path(self) -> Path: ...
@@ -94,7 +94,7 @@ class Journal:
         """Write and sync what was appended: the last number of the group, and what went wrong with it."""
 
     def read(self, after: int, max_items: int, max_bytes: int) -> list[tuple[int, int, str, _Fields]]:
-        """`(number, bits left, tiers, fields)` of synced records that are not done; empty when no more are."""
+        """`(number, bits left, tiers, fields)` of synced records that are not done; empty: no more."""
 
     def compact(self) -> None:
         """Delete from the disk all that is done, by moving what is not."""
@@ -110,7 +110,7 @@ class DeadLetters:
 
     def __new__(cls, folder: str | Path, max_bytes: int) -> DeadLetters: ...
     def add(self, letters: Sequence[tuple[int, str, str, tuple[Any, ...], bytes | None]]) -> int:
-        """Add `(at, reason, tier, record, packed facts)`s durably; how many older ones were given up for room."""
+        """Add `(at, reason, tier, record, packed facts)`s durably; how many older ones were given up."""
 
     def all(self) -> tuple[list[tuple[bytes, int, str, str, _Fields]], int]:
         """`(id, at, reason, tier, fields)`s, oldest first, and how many damaged places there were."""
