@@ -75,6 +75,8 @@ class Ledger:
         )
         self._entering: Receipt | None = None
         self._spilled: deque[tuple[Receipt, str]] = deque()
+        self._erased: set[tuple[Lane | None, int]] = set()
+        """Records of adopted lanes that were erased; they may have been read before."""
         self._dead: deque[tuple[Receipt, str, str, StoredRecord]] = deque()
         self._has_spilled, self._has_dead = anyio.Event(), anyio.Event()
         self._burying = anyio.Lock()
@@ -253,6 +255,8 @@ class Ledger:
             self._end(receipt, name)
             return
         await buffer.room(record, _REFILL_SHARE)
+        if (receipt.lane, receipt.number) in self._erased or not receipt.left & 1 << receipt.names.index(name):
+            return  # it had been read before it was erased
         there = buffer.receipt(record.key)
         if there is not None and (not there.replayed or there.number > receipt.number):
             self._end(receipt, name)  # what came since is newer
@@ -302,6 +306,7 @@ class Ledger:
                     receipt = self._journalled.get(number) if lane is journal.own else None
                     if receipt is None:
                         journal.done(lane, number, left)
+                        self._erased.add((lane, number))
                     else:
                         for name in receipt.names:
                             self._end(receipt, name)

@@ -59,7 +59,7 @@ class WritersStatistics:
     durability: Durability
     """What is kept now: `memory` as long as the journal cannot be used."""
     lost: int
-    """Writes given up for good: refused or failed without a dead letter, or pending at the end with no journal."""
+    """Writes given up for good: refused, failed or still pending at the end, and kept nowhere."""
     lost_cost: int
     shed: int
     """Writes given up for lack of room."""
