@@ -255,7 +255,9 @@ class Ledger:
             self._end(receipt, name)
             return
         await buffer.room(record, _REFILL_SHARE)
-        if (receipt.lane, receipt.number) in self._erased or not receipt.left & 1 << receipt.names.index(name):
+        if (receipt.lane, receipt.number) in self._erased or not receipt.left & 1 << receipt.names.index(
+            name
+        ):
             return  # it had been read before it was erased
         there = buffer.receipt(record.key)
         if there is not None and (not there.replayed or there.number > receipt.number):

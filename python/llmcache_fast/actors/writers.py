@@ -195,6 +195,7 @@ class Writers:
         if journal is not None and journal.own is not None:
             await journal.sync()
             erased += await self._ledger.erase(journal, predicate)
+            self.drop_where(predicate)  # what came back from the journal meanwhile
             await journal.compact()
         if letters is not None:
             await self._ledger.bury()

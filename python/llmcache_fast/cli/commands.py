@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from llmcache_fast.cli import output
+from llmcache_fast.cli import dead_letters, output
 from llmcache_fast.cli.output import CODES, CommandError, Exit, console, stop, table, write_json
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(dead_letters.app, name="dead-letters")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Profile = Annotated[
