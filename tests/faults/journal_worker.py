@@ -1,9 +1,9 @@
 """A process that writes behind a journal and tells what was acknowledged, until it is killed.
 
-Run as `python -m tests.faults.journal_worker FOLDER TURN MODE`. Each acknowledgement is one line on standard
-output, `put FIRST COUNT`, written with one system call, so that SIGKILL cuts between lines. MODE `sound` is what
-the journal promises; the planted bugs are `early`, which acknowledges before the group is synced, and `forgetful`,
-which is done with a record before the tier has it.
+Run as `python -m tests.faults.journal_worker FOLDER TURN MODE`. Each acknowledgement is one line on
+standard output, `put FIRST COUNT`, written with one system call, so that SIGKILL cuts between lines. MODE
+`sound` is what the journal promises; the planted bugs are `early`, which acknowledges before the group is
+synced, and `forgetful`, which is done with a record before the tier has it.
 """
 
 from __future__ import annotations

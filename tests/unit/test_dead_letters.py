@@ -1,4 +1,4 @@
-"""Dead letters: written, listed, shown without text, replayed and dropped, from the program and the command line."""
+"""Dead letters: written, listed, shown without text, replayed and dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write-behind of all tiers behind one journal: what each durability promises, and that nothing goes uncounted."""
+"""Write-behind of all tiers behind one journal: what each durability promises."""
 
 from __future__ import annotations
 
@@ -72,6 +72,14 @@ async def running(
         group.cancel_scope.cancel()
 
 
+def lanes(folder: Path) -> list[Path]:
+    return list(folder.glob("lane-*"))
+
+
+def files_with(text: bytes, folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
 def crash(of: Journal) -> None:
     """Let go of the lanes without another word, as the end of the process does."""
     for lane in of.lanes:
@@ -93,7 +101,7 @@ async def test_each_durability_writes_to_every_tier(tmp_path: Path) -> None:
             assert writers.statistics().lost == 0
         assert tiers[0].records == {key(1): record(1)}
         assert tiers[1].records == {key(1): record(1), key(2): record(2)}
-        assert not list(tmp_path.glob("lane-*")), "all is done: the lane is gone"
+        assert not lanes(tmp_path), "all is done: the lane is gone"
 
 
 async def test_what_was_acknowledged_survives_with_all_its_facts(tmp_path: Path) -> None:
@@ -113,7 +121,7 @@ async def test_what_was_acknowledged_survives_with_all_its_facts(tmp_path: Path)
         assert writers.statistics().journal is not None
         await writers.aclose()
     assert again[1].records == {key(1): record(1, namespace=None, facts=None), key(2): record(2, b"two")}
-    assert not list(tmp_path.glob("lane-*"))
+    assert not lanes(tmp_path)
 
 
 async def test_what_is_left_at_the_end_stays_in_the_journal(tmp_path: Path) -> None:
@@ -263,7 +271,7 @@ async def test_what_a_tier_refuses_ends_as_a_dead_letter_and_blocks_nobody(tmp_p
         ("upper", "refused", record(7, bytes(200)))
     ]
     assert (len(tiers[0].records), len(tiers[1].records)) == (19, 20)
-    assert not list(tmp_path.glob("lane-*"))
+    assert not lanes(tmp_path)
 
 
 async def test_records_for_a_tier_nobody_knows_become_dead_letters(tmp_path: Path) -> None:
@@ -284,7 +292,7 @@ async def test_records_for_a_tier_nobody_knows_become_dead_letters(tmp_path: Pat
         assert writers.statistics().lost == 0
     assert [(letter.tier, letter.reason) for letter in (await letters.all())[0]] == [("gone", "no_such_tier")]
     assert set(again[0].records) == {key(1)}
-    assert len(list(tmp_path.glob("lane-*"))) == 1, "it waits for the tier that is absent"
+    assert len(lanes(tmp_path)) == 1, "it waits for the tier that is absent"
 
 
 async def test_erasing_leaves_nothing_anywhere(tmp_path: Path) -> None:
@@ -312,8 +320,7 @@ async def test_erasing_leaves_nothing_anywhere(tmp_path: Path) -> None:
         await writers.put(record(4, secret, cost=10_000))
         erased = await writers.erase(lambda r: r.facts is not None and "doc:7" in r.facts.tags)
         assert erased >= 4
-        left = [path for path in tmp_path.rglob("*") if path.is_file() and secret in path.read_bytes()]
-        assert left == []
+        assert files_with(secret, tmp_path) == []
         again[0].down = False
         await writers.replayed()
         await writers.aclose()

@@ -101,7 +101,8 @@ def replay(
             await _letters(folder).remove([letter.id for letter in done])
 
     _run(main)
-    found = {"replayed": len(done), "kept": len(wanted) - len(done), "reasons": reasons}
+    kept = len(wanted) - len(done)
+    found = {"replayed": len(done), "kept": kept, "reasons": reasons}
     if json:
         write_json(found)
     else:
