@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, final, overload
 from typing_extensions import disjoint_base
 
 from llmcache_fast._entry import Computed
+from llmcache_fast._errors import TierError
 from llmcache_fast._options import Unset
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "SEALED_OVERHEAD",
     "Blinding",
     "Clock",
+    "DeadLetters",
     "DiskStore",
     "Encoded",
     "Engine",
     "Envelope",
+    "Journal",
     "Keyring",
     "View",
     "canonical",
@@ -71,6 +74,54 @@ class DiskStore:
     def check(self) -> list[str]: ...
     def stats(self) -> dict[str, int]: ...
     def close(self) -> None: ...
+
+_Fields: TypeAlias = tuple[bytes, bytes, int, int, int, int, int, int, str | None, bytes | None]
+
+@final
+class Journal:
+    """One process's lane of a write-behind journal (`docs/reference/journal.md`).
+
+    `append` and `done` touch memory alone; the others wait for the disk: call them in a thread. A record is
+    durable when a `sync` called after its `append` returned its number, or a higher one, without an error.
+    Errors are `TierError` and `TierUnavailableError`, with `reason`. A record is a `tiers.base.StoredRecord`
+    whose facts are packed; `tiers` holds names of tiers, one a line, and bit n of a number stands for line n.
+    """
+
+    def __new__(cls, folder: str | Path, segment_bytes: int) -> Journal: ...
+    @staticmethod
+    def adopt(folder: str | Path, segment_bytes: int) -> tuple[list[Journal], list[TierError]]:
+        """The lanes whose processes are gone, each given to one caller; the errors of unreadable ones."""
+
+    @property
+    def path(self) -> Path: ...
+    def append(self, record: tuple[Any, ...], facts: bytes | None, tiers: str) -> int: ...
+    def done(self, sequences: Sequence[tuple[int, int]]) -> None: ...
+    def sync(self) -> tuple[int, TierError | None]:
+        """Write and sync what was appended: the last number of the group, and what went wrong with it."""
+
+    def read(self, after: int, max_items: int, max_bytes: int) -> list[tuple[int, int, str, _Fields]]:
+        """`(number, bits left, tiers, fields)` of synced records that are not done; empty: no more."""
+
+    def compact(self) -> None:
+        """Delete from the disk all that is done, by moving what is not."""
+
+    def close(self) -> None: ...
+    def leave(self) -> None: ...
+    def recovery(self) -> dict[str, int]: ...
+    def stats(self) -> dict[str, int]: ...
+
+@final
+class DeadLetters:
+    """Records that a tier did not take, in two files of one folder, at most `max_bytes`. Blocking."""
+
+    def __new__(cls, folder: str | Path, max_bytes: int) -> DeadLetters: ...
+    def add(self, letters: Sequence[tuple[int, str, str, tuple[Any, ...], bytes | None]]) -> int:
+        """Add `(at, reason, tier, record, packed facts)`s durably; how many older ones were given up."""
+
+    def all(self) -> tuple[list[tuple[bytes, int, str, str, _Fields]], int]:
+        """`(id, at, reason, tier, fields)`s, oldest first, and how many damaged places there were."""
+
+    def remove(self, ids: Sequence[bytes]) -> int: ...
 
 @final
 class Envelope:

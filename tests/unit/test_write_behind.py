@@ -37,8 +37,21 @@ def record(
     return StoredRecord(key(number), envelope, epoch, snap, stale_until, cost)
 
 
+class PickyTier(MemoryTier):
+    """Fails every batch that has one of certain records in it."""
+
+    def __init__(self, bad: frozenset[int] = frozenset(), **options: Any) -> None:
+        super().__init__(**options)
+        self.bad = {key(number) for number in bad}
+
+    async def put_many(self, records: Any) -> PutReport:
+        if any(pending.key in self.bad for pending in records):
+            raise BAD
+        return await super().put_many(records)
+
+
 async def open_tier(plan: Plan | None = None, **options: Any) -> FaultyTier:
-    inner = MemoryTier(**options)
+    inner = PickyTier(**options)
     await inner.open()
     return FaultyTier(inner, plan)
 
@@ -220,29 +233,66 @@ async def test_an_outage_is_retried_and_nothing_is_lost() -> None:
         assert buffer.statistics().retries == 80
 
 
-async def test_a_lasting_outage_ends_in_counted_losses() -> None:
-    tier = await open_tier(lambda operation, number: Fault(OUTAGE))
-    async with running(tier, attempts=3) as buffer:
+async def test_an_outage_uses_up_no_attempts() -> None:
+    tier = await open_tier(fail_first(20, error=OUTAGE))
+    async with running(tier, attempts=1) as buffer:
         for number in range(5):
-            buffer.put_nowait(record(number, cost=7))
-        assert await buffer.flush() == WriteReport(written=0, shed=0, lost=5, remaining=0)
-        assert buffer.statistics().lost_cost == 35
+            buffer.put_nowait(record(number))
+        assert await buffer.flush() == WriteReport(written=5, shed=0, lost=0, remaining=0)
+
+
+async def test_a_record_that_keeps_failing_is_given_up_and_counted() -> None:
+    tier = await open_tier(lambda operation, number: Fault(BAD))
+    async with running(tier, attempts=3) as buffer:
+        buffer.put_nowait(record(1, cost=7))
+        assert await buffer.flush() == WriteReport(written=0, shed=0, lost=1, remaining=0)
+        assert buffer.statistics().lost_cost == 7
     assert tier.calls["put_many"] == 3
 
 
-class PickyTier(MemoryTier):
-    """Fails every batch that has a certain record in it."""
+async def test_bad_records_in_both_halves_of_a_batch_take_no_other_with_them() -> None:
+    tier = await open_tier(bad=frozenset({3, 60, 61, 99}))
+    async with running(tier, attempts=2) as buffer:
+        for number in range(100):
+            buffer.put_nowait(record(number))
+        assert await buffer.flush() == WriteReport(written=96, shed=0, lost=4, remaining=0)
+    assert set(stored(tier)) == {key(n) for n in range(100) if n not in {3, 60, 61, 99}}
 
-    async def put_many(self, records: Any) -> PutReport:
-        if any(pending.key == key(13) for pending in records):
-            raise BAD
-        return await super().put_many(records)
+
+async def test_every_record_with_a_receipt_ends_once() -> None:
+    ends: list[tuple[Any, str]] = []
+    tier = await open_tier(max_record=50)
+    clock = ManualClock()
+    buffer = WriteBehind(
+        tier,
+        max_items=3,
+        clock=clock,
+        ended=lambda receipt, _, outcome, reason: ends.append((receipt, outcome)),
+    )
+    buffer.put_nowait(record(1, snap=5), "old")
+    buffer.put_nowait(record(1, snap=6), "new")
+    buffer.put_nowait(record(1, snap=4), "older")
+    buffer.put_nowait(record(2, bytes(100), cost=10**9), "large")
+    buffer.put_nowait(record(3, stale_until=clock()), "stale")
+    buffer.put_nowait(record(4, cost=1), "cheap")
+    buffer.drop([key(3)])
+    buffer.put_nowait(record(5, stale_until=clock()), "expired")
+    await buffer.aclose()
+    buffer.put_nowait(record(6), "late")
+    assert ends == [
+        ("old", "replaced"),
+        ("older", "superseded"),
+        ("cheap", "shed"),
+        ("stale", "dropped"),
+        ("expired", "expired"),
+        ("new", "stored"),
+        ("large", "refused"),
+        ("late", "closed"),
+    ]
 
 
 async def test_one_bad_record_never_blocks_the_others() -> None:
-    inner = PickyTier()
-    await inner.open()
-    tier = FaultyTier(inner)
+    tier = await open_tier(bad=frozenset({13}))
     async with running(tier, attempts=2) as buffer:
         for number in range(100):
             buffer.put_nowait(record(number, cost=number))
@@ -257,7 +307,8 @@ async def test_a_tier_that_fails_every_batch_is_not_asked_for_every_half() -> No
         for number in range(100):
             buffer.put_nowait(record(number))
         assert (await buffer.flush()).written == 100
-    assert tier.calls["put_many"] == 4
+    # Whole, two halves; then, as a bad record in each half would need it, 25, 50 and the last 25.
+    assert tier.calls["put_many"] == 6
 
 
 async def test_a_write_that_failed_after_it_was_done_may_be_repeated() -> None:

@@ -1,7 +1,7 @@
 """The write-behind buffer of a tier: answers do not wait for stores, and a slow store costs bounded memory.
 
-What it holds is lost with the process (that is `durability="memory"`; a journal in front of it makes it
-more). Records are stamped, so a late write is harmless: it is filtered wherever it lands.
+What it holds is lost with the process; `writers` puts a journal in front of it. Records are stamped, so a
+late write is harmless: it is filtered wherever it lands.
 """
 
 from __future__ import annotations
@@ -10,57 +10,28 @@ import heapq
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
 
 from llmcache_fast._errors import TierError, TierUnavailableError
+from llmcache_fast.actors.cheapest import Cheapest
+from llmcache_fast.actors.write_report import Outcome, WriteReport, WriteStatistics
 from llmcache_fast.tiers.base import StoredRecord, Tier, clock_micros
+
+__all__ = ["WriteBehind", "WriteReport", "WriteStatistics"]
 
 _log = logging.getLogger("llmcache_fast.write_behind")
 
+Ended: TypeAlias = Callable[[Any, StoredRecord, Outcome, str], None]
+"""Called with a record's receipt, the record, how its write ended, and the reason of a failure or nothing."""
+
 _ITEM_OVERHEAD = 512
 """Bytes counted per item beside its envelope: the record, the item, the dict, queue and heap slots."""
-
-
-class WriteReport(NamedTuple):
-    """What happened during one `flush` or `aclose`, in entries."""
-
-    written: int
-    shed: int
-    """Given up for lack of room."""
-    lost: int
-    """Given up after the last attempt, or refused by the tier."""
-    remaining: int
-    """Still in the buffer. After `aclose` they are gone, and counted as lost by `statistics`."""
-
-
-@dataclass(frozen=True, slots=True)
-class WriteStatistics:
-    """Counts of a buffer since its start; `*_cost` in micro-USD."""
-
-    items: int = 0
-    """In the buffer now, those being written included."""
-    bytes: int = 0
-    offered: int = 0
-    written: int = 0
-    replaced: int = 0
-    """Pending writes that a newer one of the same fingerprint took the place of."""
-    superseded: int = 0
-    """Not written because a newer stamp was pending or stored."""
-    expired: int = 0
-    dropped: int = 0
-    """Taken out by an invalidation."""
-    shed: int = 0
-    shed_cost: int = 0
-    lost: int = 0
-    lost_cost: int = 0
-    retries: int = 0
-    batches: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +39,7 @@ class _Item:
     record: StoredRecord
     number: int
     """Place in the order of arrival; a replacement takes over the place."""
+    receipt: Any = None
     writing: bool = False
     attempts: int = 0
 
@@ -98,11 +70,14 @@ class WriteBehind:
         max_backoff: float = 10.0,
         clock: Callable[[], int] = clock_micros,
         rng: Callable[[], float] = random.random,
+        ended: Ended | None = None,
     ) -> None:
         """`room_deadline` is how long `put` waits for room before something is shed, in seconds.
 
-        A record is tried `attempts` times, `backoff * 2**n` seconds apart (at most `max_backoff`, less up
-        to a half of jitter), then counted lost.
+        A record that fails by itself is tried `attempts` times, `backoff * 2**n` seconds apart (at most
+        `max_backoff`, less up to a half of jitter), then counted lost. Failures of the tier as a whole are no
+        attempts: records wait for its return, until they expire, are shed or the buffer is closed. `ended` is
+        told once of every record that came with a receipt.
         """
         if min(max_bytes, max_items, batch_items, batch_bytes, attempts) < 1:
             raise ValueError("max_bytes, max_items, batch_items, batch_bytes and attempts must be at least 1")
@@ -112,17 +87,19 @@ class WriteBehind:
         self._room_deadline = room_deadline
         self._attempts, self._backoff, self._max_backoff = attempts, backoff, max_backoff
         self._clock, self._rng = clock, rng
+        self._ended = ended
 
         self._items: dict[bytes, _Item] = {}  # in order of arrival; first is the oldest
         self._writing: dict[bytes, _Item] = {}
         self._ready: deque[_Item] = deque()
         self._delayed: list[tuple[float, int, _Item]] = []
-        self._cheapest: list[tuple[float, int, _Item]] = []
+        self._cheapest: Cheapest[_Item] = Cheapest(self._sheddable)
         self._bytes = 0
         self._number = 0
         self._pause_until = 0.0
         self._rate: float | None = None
         self._failures = 0
+        self._batch_limit = batch_items
         self._wake = anyio.Event()
         self._progress = anyio.Event()
         self._running = False
@@ -133,32 +110,41 @@ class WriteBehind:
 
     # -- callers' side ------------------------------------------------------------------------------
 
-    async def put(self, record: StoredRecord) -> bool:
+    async def put(self, record: StoredRecord, receipt: Any = None) -> bool:
         """Buffer a record; whether it was taken. Waits up to `room_deadline` for room, then sheds."""
-        if not self._fits(record):
+        if not self.fits(record):
             with anyio.move_on_after(self._room_deadline):
-                while not (self._closed or self._fits(record)):
-                    await self._progress.wait()
-        return self.put_nowait(record)
+                await self.room(record)
+        return self.put_nowait(record, receipt)
 
-    def put_nowait(self, record: StoredRecord) -> bool:
+    async def room(self, record: StoredRecord, share: float = 1.0) -> None:
+        """Wait until the record would leave the buffer at most `share` full, or is alone, or it is closed."""
+        while not (self._closed or self.fits(record, share) or not self._items):
+            await self._progress.wait()
+
+    def put_nowait(self, record: StoredRecord, receipt: Any = None) -> bool:
         """Buffer a record; whether it was taken. For lack of room the lowest dollars per byte are shed."""
-        self._count(offered=1)
+        counts = self._counts
+        counts["offered"] += 1
+        old = self._items.get(record.key)
+        item = _Item(record, self._number if old is None else old.number, receipt)
         if self._closed:
             self._count(lost=1, lost_cost=record.cost)
+            self._tell(item, "closed")
             return False
-        newest = self._items.get(record.key) or self._writing.get(record.key)
+        newest = old or self._writing.get(record.key)
         if newest is not None and _is_newer(newest.record, record):
-            self._count(superseded=1)
+            counts["superseded"] += 1
+            self._tell(item, "superseded")
             return False
-        old = self._items.get(record.key)
-        item = _Item(record, self._number if old is None else old.number)
         self._number += old is None
         if not self._make_room(item, old):
+            self._tell(item, "shed")
             return False
         if old is not None:
             self._bytes -= old.size
-            self._count(replaced=1)
+            counts["replaced"] += 1
+            self._tell(old, "replaced")
         # Assigning to a key that is there keeps its place, so the first item stays the oldest.
         self._items[record.key] = item
         self._bytes += item.size
@@ -171,6 +157,11 @@ class WriteBehind:
         """The newest buffered envelope of `key`. Readers ask this before they ask the tier."""
         item = self._items.get(key)
         return None if item is None else item.record.envelope
+
+    def receipt(self, key: bytes) -> Any:
+        """What came with the newest buffered record of `key`, or None."""
+        item = self._items.get(key)
+        return None if item is None else item.receipt
 
     def drop(self, keys: Iterable[bytes]) -> int:
         """Forget the pending writes of `keys`; how many there were.
@@ -226,7 +217,7 @@ class WriteBehind:
             # A write that is under way may still succeed; it counts when it ends.
             if not (self._running and item.writing):
                 self._count(lost=1, lost_cost=item.record.cost)
-                self._forget(item)
+                self._forget(item, "closed")
         self._wake.set()
         if report.remaining:
             _log.warning(
@@ -281,13 +272,13 @@ class WriteBehind:
         batch: list[_Item] = []
         size = 0
         wall = self._clock()
-        while self._ready and len(batch) < self._batch_items and (not batch or size < self._batch_bytes):
+        while self._ready and len(batch) < self._batch_limit and (not batch or size < self._batch_bytes):
             item = self._ready.popleft()
             if self._items.get(item.record.key) is not item:
                 continue  # dropped, shed or replaced since it was queued
             if item.record.stale_until <= wall:
                 self._count(expired=1)
-                self._forget(item)
+                self._forget(item, "expired")
                 continue
             item.writing = True
             self._writing[item.record.key] = item
@@ -306,16 +297,18 @@ class WriteBehind:
         error = await self._attempt(batch)
         while error is not None:
             if isinstance(error, TierUnavailableError) or getattr(error, "reason", "") == "busy":
-                self._failed(batch, error, tier_failed=True)
+                self._outage(batch)
                 break
             if len(batch) == 1:
-                self._failed(batch, error)
+                self._failed(batch[0], error)
                 break
-            # One bad record leaves one half good; two bad halves are the tier's failure.
+            # One bad record leaves one half good. Two bad halves are the tier's failure, or hold a bad record
+            # each: smaller batches after the pause tell, for in a batch of one the record itself is to blame.
             first, second = batch[: len(batch) // 2], batch[len(batch) // 2 :]
             first_error, second_error = await self._attempt(first), await self._attempt(second)
             if first_error is not None and second_error is not None:
-                self._failed(batch, second_error, tier_failed=True)
+                self._batch_limit = max(1, len(batch) // 4)
+                self._outage(batch)
                 break
             batch, error = (first, first_error) if first_error is not None else (second, second_error)
         self._notify()
@@ -324,83 +317,98 @@ class WriteBehind:
         self._count(batches=1)
         try:
             report = await self._tier.put_many([item.record for item in batch])
+            refused = await self._refused(batch) if report.refused else []
         except Exception as error:  # noqa: BLE001 - any failure must be handed on
             # Whatever it was, it must not end the task: the buffer would fill for ever.
             if not isinstance(error, TierError):
                 _log.error("writing to the tier %s raised %s", self._tier.name, type(error).__name__)
             return error
         self._failures = 0
-        # Which records it refused a tier does not say; their cost is counted in proportion.
-        cost = sum(item.record.cost for item in batch)
-        self._count(
-            written=report.stored,
-            superseded=report.superseded,
-            lost=report.refused,
-            lost_cost=cost * report.refused // len(batch),
-        )
+        self._batch_limit = min(2 * self._batch_limit, self._batch_items)
+        lost = sum(item.record.cost for item in refused)
+        self._count(written=report.stored, superseded=report.superseded, lost=report.refused, lost_cost=lost)
         for item in batch:
             del self._writing[item.record.key]
-            self._forget(item)
+            self._forget(item, "refused" if item in refused else "stored")
         if self._rate is not None:
             pause = anyio.current_time() + len(batch) / self._rate
             self._pause_until = max(self._pause_until, pause)
             self._rate = self._rate if self._items else None
         return None
 
-    def _failed(self, batch: list[_Item], error: Exception, *, tier_failed: bool = False) -> None:
-        now = anyio.current_time()
-        if tier_failed:
-            self._pause()
-        given_up = 0
-        for item in batch:
-            key = item.record.key
-            del self._writing[key]
-            item.writing = False
-            if self._items.get(key) is not item:
-                continue  # a newer one took its place, or it was dropped, while this one was failing
-            item.attempts += 1
-            if item.attempts >= self._attempts or self._abandoned:
-                given_up += 1
-                self._count(lost=1, lost_cost=item.record.cost)
-                self._forget(item)
-                continue
-            self._count(retries=1)
-            if tier_failed:  # the pause is the delay of all, so they stay one batch
-                self._ready.append(item)
-            else:
-                heapq.heappush(self._delayed, (now + self._delay(item.attempts), next(self._ties), item))
-            self._remember_worth(item)
-        if given_up:
-            _log.warning(
-                "tier %s: gave up writing %d records after %d attempts (%s)",
-                self._tier.name,
-                given_up,
-                self._attempts,
-                getattr(error, "reason", "") or type(error).__name__,
-            )
+    async def _refused(self, batch: list[_Item]) -> list[_Item]:
+        """Which of a batch the tier refuses: a report only says how many. Putting again is harmless."""
+        if len(batch) == 1:
+            return batch
+        refused = []
+        for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+            if (await self._tier.put_many([item.record for item in half])).refused:
+                refused += await self._refused(half)
+        return refused
 
-    def _pause(self) -> None:
+    def _outage(self, batch: list[_Item]) -> None:
         """The tier itself fails: try nothing for a while, new records included."""
         self._failures += 1
         pause = anyio.current_time() + self._delay(self._failures)
         self._pause_until = max(self._pause_until, pause)
+        # In front of those that came later, in their order: the first batch after the pause is the oldest.
+        self._ready.extendleft(reversed([item for item in batch if self._returns(item)]))
+
+    def _failed(self, item: _Item, error: Exception) -> None:
+        """The record itself fails: the others go on, it is tried again later."""
+        if not self._returns(item):
+            return
+        item.attempts += 1
+        if item.attempts < self._attempts:
+            due = anyio.current_time() + self._delay(item.attempts)
+            heapq.heappush(self._delayed, (due, next(self._ties), item))
+            return
+        reason = getattr(error, "reason", "") or type(error).__name__
+        self._count(lost=1, lost_cost=item.record.cost)
+        self._forget(item, "given_up", reason)
+        _log.warning(
+            "tier %s: gave up writing a record after %d attempts (%s)",
+            self._tier.name,
+            self._attempts,
+            reason,
+        )
+
+    def _returns(self, item: _Item) -> bool:
+        """Put an item whose write failed back among the pending, unless it is no longer wanted."""
+        del self._writing[item.record.key]
+        item.writing = False
+        if self._items.get(item.record.key) is not item:
+            return False  # a newer one took its place, or it was dropped, while this one was failing
+        if self._abandoned:
+            self._count(lost=1, lost_cost=item.record.cost)
+            self._forget(item, "closed")
+            return False
+        self._count(retries=1)
+        self._remember_worth(item)
+        return True
 
     def _delay(self, attempts: int) -> float:
-        full = min(self._backoff * 2.0 ** (attempts - 1), self._max_backoff)
+        full = min(self._backoff * 2.0 ** min(attempts - 1, 60), self._max_backoff)
         return full * (1 - self._rng() / 2)
 
     # -- bookkeeping --------------------------------------------------------------------------------
 
-    def _fits(self, record: StoredRecord) -> bool:
+    def fits(self, record: StoredRecord, share: float = 1.0) -> bool:
+        """Whether the record would leave the buffer at most `share` full, so that nothing need be shed."""
         old = self._items.get(record.key)
         items = len(self._items) + (old is None)
         size = self._bytes + len(record.envelope) + _ITEM_OVERHEAD - (old.size if old else 0)
-        return items <= self._max_items and size <= self._max_bytes
+        return items <= self._max_items * share and size <= self._max_bytes * share
 
     def _make_room(self, item: _Item, old: _Item | None) -> bool:
         """Shed the lowest dollars per byte until `item` fits, `item` itself if it is the lowest."""
-        while not self._fits(item.record):
-            cheapest = self._pop_cheapest(except_for=old)
+        while not self.fits(item.record):
+            # What is being written cannot be shed; it is remembered again if the write fails.
+            cheapest = self._cheapest.pop(
+                lambda other: (
+                    self._items.get(other.record.key) is other and not other.writing and other is not old
+                )
+            )
             if cheapest is None or cheapest.worth >= item.worth:
                 for kept in (cheapest, old):
                     if kept is not None:
@@ -408,40 +416,34 @@ class WriteBehind:
                 self._count(shed=1, shed_cost=item.record.cost)
                 return False
             self._count(shed=1, shed_cost=cheapest.record.cost)
-            self._forget(cheapest)
+            self._forget(cheapest, "shed")
         return True
 
-    def _pop_cheapest(self, *, except_for: _Item | None) -> _Item | None:
-        while self._cheapest:
-            item = heapq.heappop(self._cheapest)[2]
-            # What is being written cannot be shed; it is remembered again if the write fails.
-            if self._items.get(item.record.key) is item and not item.writing and item is not except_for:
-                return item
-        return None
+    def _sheddable(self) -> Iterator[tuple[float, _Item]]:
+        return ((item.worth, item) for item in self._items.values() if not item.writing)
 
     def _remember_worth(self, item: _Item) -> None:
-        # Entries of items that are gone stay behind; when they are most of the heap, it is made anew.
-        if len(self._cheapest) > 2 * len(self._items) + 64:
-            self._cheapest = [
-                (other.worth, next(self._ties), other) for other in self._items.values() if not other.writing
-            ]
-            heapq.heapify(self._cheapest)
-        else:
-            heapq.heappush(self._cheapest, (item.worth, next(self._ties), item))
+        self._cheapest.add(item.worth, item, len(self._items))
 
     def _discard(self, key: bytes) -> bool:
         item = self._items.get(key)
         if item is None:
             return False
         self._count(dropped=1)
-        self._forget(item)
+        self._forget(item, "dropped")
         self._notify()
         return True
 
-    def _forget(self, item: _Item) -> None:
+    def _forget(self, item: _Item, outcome: Outcome, reason: str = "") -> None:
+        """The item's end; one that was dropped or replaced while it was being written has ended before."""
         if self._items.get(item.record.key) is item:
             del self._items[item.record.key]
             self._bytes -= item.size
+            self._tell(item, outcome, reason)
+
+    def _tell(self, item: _Item, outcome: Outcome, reason: str = "") -> None:
+        if self._ended is not None and item.receipt is not None:
+            self._ended(item.receipt, item.record, outcome, reason)
 
     def _notify(self) -> None:
         self._progress.set()

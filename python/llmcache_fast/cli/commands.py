@@ -11,7 +11,7 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from llmcache_fast.cli import output
+from llmcache_fast.cli import dead_letters, output
 from llmcache_fast.cli.migrate import migrate
 from llmcache_fast.cli.output import CODES, CommandError, Exit, console, fail, stop, table, write_json
 from llmcache_fast.cli.search import search
@@ -24,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(dead_letters.app, name="dead-letters")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Profile = Annotated[

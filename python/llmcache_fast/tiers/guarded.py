@@ -145,6 +145,8 @@ class GuardedTier:
                 setattr(self, name, partial(self.call, direction, name, getattr(inner, name), budget=budget))
         if hasattr(inner, "lease_released"):
             self.lease_released = self._lease_released
+        self.suspect: Callable[[], None] = getattr(inner, "suspect", lambda: None)
+        """Tell the tier that a reply was not what was asked for."""
 
     # -- life ---------------------------------------------------------------------------------------
 

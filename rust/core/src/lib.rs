@@ -1,7 +1,7 @@
 //! The engine of `llmcache_fast`, free of Python.
 //!
 //! What belongs here: everything that decides (canonical form, fingerprint, entries, validity,
-//! eviction, records, the disk store). What does not: object conversion, reference counts,
+//! eviction, records, the disk store, the journal). What does not: object conversion, reference counts,
 //! event loops; those live in the binding (`rust/python`).
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ pub mod canonical;
 pub mod disk;
 pub mod envelope;
 pub mod fingerprint;
+pub mod journal;
 pub mod keyring;
 pub mod l1;
 mod lock;

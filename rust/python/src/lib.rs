@@ -29,6 +29,7 @@ mod envelope;
 mod error;
 mod fail;
 mod hot;
+mod journal;
 mod keyer;
 mod keyring;
 mod keys;
@@ -98,5 +99,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     envelope::register(module)?;
     module.add_class::<keyring::Keyring>()?;
     module.add_class::<blinding::Blinding>()?;
+    journal::register(module)?;
     ready::init(module.py())
 }
