@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,23 @@ async def running(folder: Path, **options: Any) -> AsyncIterator[Journal]:
         yield journal
         group.cancel_scope.cancel()
     await journal.aclose()
+
+
+def spawn(program: str, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", program, str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not possible here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class Fails:
@@ -140,36 +157,44 @@ async def test_a_cancelled_task_leaves_nobody_waiting_and_nothing_lost(tmp_path:
 
 async def test_a_child_neither_uses_nor_keeps_its_parents_lane(tmp_path: Path) -> None:
     """In a process of its own: forking this one would copy its threads' locks."""
-    program = f"""
-import os, anyio
-from llmcache_fast._core import Journal as Core
+    program = """
+import os, sys, anyio
+from llmcache_fast._errors import TierError
 from llmcache_fast.actors.journal import Journal
 from llmcache_fast.tiers.base import NEVER, StoredRecord
 
+record = StoredRecord(bytes(32), b"x", 1, 1, NEVER, 1)
+
 async def main():
-    journal = Journal({str(tmp_path)!r}, segment_bytes=65536)
+    journal = Journal(sys.argv[1], segment_bytes=65536)
     await journal.open()
-    journal.append_nowait(StoredRecord(bytes(32), b"x", 1, 1, NEVER, 1), "disk")
+    journal.append_nowait(record, "disk")
     await journal.sync()
-    alive, told = os.pipe(), os.pipe()
-    if os.fork() == 0:
-        taken = journal.append_nowait(StoredRecord(bytes(32), b"y", 1, 1, NEVER, 1), "disk")
-        os.write(told[1], b"refused" if taken is None else b"taken")
-        os.close(alive[1])
-        os.read(alive[0], 1)  # lives until the test has looked
-        os._exit(0)
-    assert os.read(told[0], 10) == b"refused"
-    os.write(1, b"%d" % alive[1])
-    os._exit(0)  # the parent dies; the child does not
-anyio.run(main)
+    return journal
+
+journal = anyio.run(main)
+if os.fork() == 0:
+    try:
+        journal.own.core.append(record, None, "disk")
+    except TierError as error:
+        os.write(1, error.reason.encode())
+    os.close(1)
+    os.read(0, 1)  # lives until the test has looked
+    os._exit(0)
+os.close(1)
+os.wait3(os.WNOHANG)
+os._exit(0)  # the parent dies; the child does not
 """
-    # The child holds the pipe's other end open through this process's standard input.
-    done = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, check=True, timeout=60)
-    assert done.returncode == 0
+    process = spawn(program, tmp_path)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.read() == b"forked"
+    process.wait()
     again = Journal(tmp_path, segment_bytes=64 << 10)
     await again.open()
     assert again.counts.recovered == 1
     await again.aclose()
+    process.stdin.close()
 
 
 async def test_processes_share_a_folder_and_each_lane_has_one_adopter(tmp_path: Path) -> None:
@@ -189,9 +214,7 @@ async def main():
 
 anyio.run(main)
 """
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    processes = [subprocess.Popen(command, **options) for _ in range(3)]
+    processes = [spawn(program, tmp_path) for _ in range(3)]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == b"0\n", "lanes of the living are nobody's"
@@ -212,14 +235,7 @@ anyio.run(main)
 
 async def test_a_full_disk_costs_durability_and_no_acknowledged_record(tmp_path: Path) -> None:
     folder = tmp_path / "small"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(_made(folder))],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("mounting is not possible here")
-    try:
+    with small_disk(folder, "1m"):
         acknowledged = 0
         journal = Journal(folder, segment_bytes=64 << 10, retry_after=0.0)
         await journal.open()
@@ -245,10 +261,3 @@ async def test_a_full_disk_costs_durability_and_no_acknowledged_record(tmp_path:
                 found += [row[3].key for row in rows]
         assert set(found) >= {number.to_bytes(32, "big") for number in range(acknowledged)}
         await again.aclose()
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
