@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
@@ -41,8 +42,11 @@ from llmcache_fast._storing import Storing
 from llmcache_fast._streams import Source, StreamReader, Streams
 from llmcache_fast._usage import PriceTable, Usage
 from llmcache_fast._wire import Wire
+from llmcache_fast.actors.dead_letters import FOLDER, DeadLetters
 from llmcache_fast.actors.flights import Flights
-from llmcache_fast.actors.write_behind import WriteReport
+from llmcache_fast.actors.journal import Journal
+from llmcache_fast.actors.write_report import Durability, WriteReport
+from llmcache_fast.actors.writers import Writers
 from llmcache_fast.tiers.base import Tier
 
 T = TypeVar("T")
@@ -81,6 +85,10 @@ class LLMCache(Lifecycle):
         prices: The price table by which usage becomes cost.
         lease_wait: Seconds for which a computation of another process that shares a Redis or Postgres tier is
             waited for before computing all the same; 0 does not ask whether there is one.
+        journal: A folder on a local disk, in which what is on its way to the tiers survives the process,
+            until they have it; several processes may share it.
+        durability: When `set` answers: `memory`, when it is buffered for the tiers; `journal`, when the
+            journal has it on disk (the default with a journal); `sync`, when the last tier has it.
         compress: Whether records below memory are compressed, where that pays.
         secrecy: Keys by which records below memory are sealed, and names blinded.
         strict: `invalidate` raises when the authority cannot be told, instead of answering `deferred`.
@@ -110,6 +118,8 @@ class LLMCache(Lifecycle):
         admit: Callable[[Any], bool] | None = None,
         prices: PriceTable | None = None,
         lease_wait: Seconds = DEFAULT_LEASE_WAIT,
+        journal: str | Path | None = None,
+        durability: Durability | None = None,
         compress: bool = True,
         secrecy: Secrecy | None = None,
         strict: bool = False,
@@ -130,11 +140,17 @@ class LLMCache(Lifecycle):
             max_orphans=max_orphans,
             max_background=max_background,
             lease_wait=lease_wait,
+            journal=journal,
+            durability=durability,
             strict=strict,
         )
         self._wire = Wire(secrecy, compress=compress)
         self._clock = clock or Clock()
         self._tiers = tiers_of(tiers, self._clock)
+        if self.options.durability != "memory" and not self._tiers:
+            raise ConfigurationError(
+                f"durability {self.options.durability!r} needs tiers: nothing is below memory to write to"
+            )
         self._admit = admit or _admission.admit
         self._prices = prices
         try:
@@ -156,8 +172,8 @@ class LLMCache(Lifecycle):
     def from_env(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Self:
         """A cache configured by `LLMCACHE_TIERS` (comma-separated), `LLMCACHE_NAMESPACE`, `LLMCACHE_PROFILE`,
         `LLMCACHE_MEMORY`, `LLMCACHE_TTL` (`none` for no end), `LLMCACHE_STALE_WHILE_REVALIDATE`,
-        `LLMCACHE_STALE_IF_ERROR`, `LLMCACHE_NEGATIVE_TTL`, `LLMCACHE_DEADLINE`, `LLMCACHE_LEASE_WAIT`, and the
-        keys of `Secrecy.from_environment`; `options` win over them.
+        `LLMCACHE_STALE_IF_ERROR`, `LLMCACHE_NEGATIVE_TTL`, `LLMCACHE_DEADLINE`, `LLMCACHE_LEASE_WAIT`,
+        `LLMCACHE_JOURNAL`, `LLMCACHE_DURABILITY` and the keys of `Secrecy.from_environment`; `options` win.
 
         Raises:
             ConfigurationError: an unknown variable of that prefix, or a value that cannot work.
@@ -206,6 +222,16 @@ class LLMCache(Lifecycle):
         )
         self._streams = Streams(self._computing, self._flights)
         exits.callback(self._flights.close)
+
+    def _writers(self) -> Writers:
+        options, folder = self.options, self.options.journal
+        return Writers(
+            options.durability,
+            journal=None if folder is None else Journal(folder),
+            dead_letters=None if folder is None else DeadLetters(Path(folder) / FOLDER, clock=self._clock),
+            strict=options.strict,
+            clock=self._clock,
+        )
 
     async def _close_tiers(self) -> None:
         with anyio.CancelScope(shield=True):

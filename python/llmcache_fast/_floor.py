@@ -22,7 +22,7 @@ from llmcache_fast._stats import TierStats
 from llmcache_fast.actors.leases import LeaseActor
 from llmcache_fast.actors.reader import ReadActor
 from llmcache_fast.actors.recovery import Recovery
-from llmcache_fast.actors.write_behind import WriteBehind
+from llmcache_fast.actors.writers import Writers
 from llmcache_fast.tiers.base import StoredRecord, Tier
 from llmcache_fast.tiers.guarded import GuardedTier
 
@@ -37,10 +37,12 @@ OPEN_AGAIN, OPEN_AGAIN_MAX = 0.5, 30.0
 class Floor:
     """One tier below memory behind its guard, with its actors and counts."""
 
-    def __init__(self, tier: Tier, clock: Any) -> None:
+    def __init__(self, tier: Tier, writers: Writers, clock: Any) -> None:
         self.tier = tier if isinstance(tier, GuardedTier) else GuardedTier(tier)
         self.reader = ReadActor(self.tier)
-        self.writer = WriteBehind(self.tier, clock=clock)
+        self.name = writers.add(self.tier)
+        """Of the tier among those of the cache."""
+        self.writer = writers.buffer(self.name)
         self._clock = clock
         self.recovery: Recovery | None = None
         """Set when it has opened."""

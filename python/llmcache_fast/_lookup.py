@@ -23,7 +23,9 @@ from llmcache_fast._floor import Floor
 from llmcache_fast._markers import Markers
 from llmcache_fast._wire import INCIDENTS, PLAIN, Wire
 from llmcache_fast.actors.leases import LEASE
-from llmcache_fast.actors.write_behind import WriteReport
+from llmcache_fast.actors.ledger import Receipt
+from llmcache_fast.actors.write_report import WriteReport
+from llmcache_fast.actors.writers import Writers
 from llmcache_fast.tiers.base import StoredRecord, Tier
 
 _log = logging.getLogger("llmcache_fast")
@@ -52,14 +54,17 @@ class Lookup:
         tiers: Sequence[Tier],
         clock: Any,
         wire: Wire = PLAIN,
+        writers: Writers | None = None,
         *,
         lease_wait: float = 0.0,
     ) -> None:
-        """`lease_wait` is how long another process's computation is waited for, in seconds; 0 never."""
+        """`writers` has no tiers yet. `lease_wait` is how long another process's computation is waited for,
+        in seconds; 0 never."""
         self._engine = engine
         self._clock = clock
         self._wire = wire
-        self.floors = [Floor(tier, clock) for tier in tiers]
+        self.writers = writers or Writers(clock=clock)
+        self.floors = [Floor(tier, self.writers, clock) for tier in tiers]
         authority = None
         self._leasing: Floor | None = None
         """The first tier that has leases: where the others look first, too."""
@@ -76,6 +81,8 @@ class Lookup:
         """Open the tiers and start their actors. A tier that does not open joins when it does."""
         self._tasks = tasks
         self.markers.open(tasks, namespace)
+        if self.floors:
+            await self.writers.open(tasks)
         try:
             async with anyio.create_task_group() as starting:
                 for floor in self.floors:
@@ -89,21 +96,16 @@ class Lookup:
 
     async def aclose(self, timeout: float) -> dict[str, WriteReport]:
         """Drain what is buffered, at most `timeout` seconds, and close the tiers, all at once."""
-        reports = {}
-
-        async def close(floor: Floor) -> None:
-            if floor.is_open:
-                reports[floor.tier.name] = await floor.writer.aclose(timeout)
-            await floor.aclose()
-
+        closed = {floor.name for floor in self.floors if not floor.is_open}
+        reports = await self.writers.aclose(timeout, closed=closed)
         async with anyio.create_task_group() as closing:
             for floor in self.floors:
-                closing.start_soon(close, floor)
-        return reports
+                closing.start_soon(floor.aclose)
+        return {name: report for name, report in reports.items() if name not in closed}
 
     async def flush(self, timeout: float | None) -> dict[str, WriteReport]:
         """Wait until all that is buffered now is written or given up."""
-        return {floor.tier.name: await floor.writer.flush(timeout) for floor in self._usable()}
+        return await self.writers.flush(timeout, only=[floor.name for floor in self._usable()])
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -149,7 +151,7 @@ class Lookup:
             return entry_of(view, entry.key, entry.namespace), "memory"
         self.put_memory(entry)
         missed = [floor for floor in missed if floor.writer.get(self._wire.tier_key(entry.key)) is None]
-        self._write(missed, entry)
+        self._write(missed, entry, journalled=False)
         return None
 
     async def _read_floor(self, floor: Floor, tier_key: bytes) -> tuple[bool, bytes | None]:
@@ -251,26 +253,27 @@ class Lookup:
             entry.snap,
         )
 
-    def put(self, entry: Entry) -> str:
-        """Put an entry into all tiers; what memory did with it. Lower tiers are written behind."""
+    def put(self, entry: Entry) -> tuple[str, Receipt | None]:
+        """Put an entry into all tiers; what memory did with it, and the receipt of the write behind to the
+        lower tiers, for `writers.kept`: None if it is not written."""
         outcome = self.put_memory(entry)
-        if outcome not in ("invalid", "older"):
-            self._write(self._usable(), entry)
-        return outcome
+        if outcome in ("invalid", "older"):
+            return outcome, None
+        return outcome, self._write(self._usable(), entry)
 
-    def _write(self, floors: Sequence[Floor], entry: Entry) -> None:
-        if floors and self.markers.is_shared(entry.namespace):
-            record = self._wire.record(entry)
-            for floor in floors:
-                floor.writer.put_nowait(record)
+    def _write(self, floors: Sequence[Floor], entry: Entry, *, journalled: bool = True) -> Receipt | None:
+        if not floors or not self.markers.is_shared(entry.namespace):
+            return None
+        names = [floor.name for floor in floors]
+        return self.writers.put_nowait(self._wire.record(entry), only=names, journalled=journalled)
 
     async def remove(self, key: bytes, namespace: str) -> bool:
         """Delete an entry everywhere, after it was invalidated; whether it was anywhere."""
         found = self._engine._remove(key)
         stamp = self._engine._stamp(self._engine._namespace_id(namespace))
         keys = [self._wire.tier_key(key)]
+        found |= bool(self.writers.drop(keys))
         for floor in self._usable():
-            found |= bool(floor.writer.drop(keys))
             try:
                 await floor.writer.settled(keys)
                 found |= bool(await floor.tier.delete_many(keys, stamp))

@@ -60,6 +60,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_orphans: int = 64
     max_background: int = 64
     lease_wait: float = DEFAULT_LEASE_WAIT
+    durability: Literal["memory", "journal", "sync"] = "memory"
+    journal: str | None = None
     strict: bool = False
 
 
@@ -205,6 +207,19 @@ def options_of(**given: Any) -> Options:
     for name in ("max_orphans", "max_background"):
         if not isinstance(given[name], int) or given[name] < 0:
             raise ConfigurationError(f"{name} is {given[name]!r}: must be a number, zero or more")
+    folder = given["journal"]
+    if folder is not None:
+        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+            raise ConfigurationError("journal: must be the path of a folder on a local disk")
+        given["journal"] = os.fspath(folder)
+    if given["durability"] is None:
+        given["durability"] = "memory" if folder is None else "journal"
+    if given["durability"] not in ("memory", "journal", "sync"):
+        raise ConfigurationError(
+            f"durability is {given['durability']!r}: must be 'memory', 'journal' or 'sync'"
+        )
+    if given["durability"] == "journal" and folder is None:
+        raise ConfigurationError("durability 'journal' needs a folder: give journal='/var/lib/app/journal'")
     if given["deadline"] == 0:
         raise ConfigurationError("deadline is 0: a computation needs time")
     return Options(**given)
@@ -221,6 +236,8 @@ _ENVIRONMENT: Final = {
     "LLMCACHE_NEGATIVE_TTL": "negative_ttl",
     "LLMCACHE_DEADLINE": "deadline",
     "LLMCACHE_LEASE_WAIT": "lease_wait",
+    "LLMCACHE_DURABILITY": "durability",
+    "LLMCACHE_JOURNAL": "journal",
 }
 _READ_ELSEWHERE: Final = frozenset({"LLMCACHE_PRICES"})
 """Variables that are no options of a cache: the price table's file."""
@@ -249,7 +266,7 @@ def from_environment(
         option = _ENVIRONMENT[name]
         if option == "tiers":
             arguments[option] = [url.strip() for url in text.split(",") if url.strip()]
-        elif option in ("namespace", "profile", "memory"):
+        elif option in ("namespace", "profile", "memory", "durability", "journal"):
             arguments[option] = text
         elif option == "ttl" and text.lower() == "none":
             arguments[option] = None

@@ -23,6 +23,7 @@ from llmcache_fast._options import UNSET, CallOptions, Options, names, seconds
 from llmcache_fast._usage import PriceTable
 from llmcache_fast.actors.flight import Flight
 from llmcache_fast.actors.flights import Flights
+from llmcache_fast.actors.ledger import Receipt
 
 
 class Stamped(NamedTuple):
@@ -106,11 +107,13 @@ class Storing:
     async def put(
         self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions
     ) -> bool:
-        """Store a value that the caller has; whether memory took it.
+        """Store a value that the caller has; whether memory took it, or where the cache promises more than
+        memory, whether it is as durable as that.
 
         Raises:
             UnstorableValueError: it cannot be stored so that a hit returns the same.
             ConfigurationError: one of its own options cannot work.
+            TierUnavailableError: it is not durable, and the cache is strict.
         """
         form = self._form(computed, kind, options.tags, options)
         targets = self.targets(key, namespace, options)
@@ -123,7 +126,10 @@ class Storing:
         self._flights.supersede_writes(key)
         stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
         entry = self._entry(flight, form, computed, options, stamped)
-        return self._store(flight, entry, computed, options, form.ttl)
+        stored, receipt = self._store(flight, entry, computed, options, form.ttl)
+        if receipt is None or self._lookup.writers.durability == "memory":
+            return stored and self._lookup.writers.durability == "memory"
+        return await self._lookup.writers.kept(receipt)
 
     def _form(self, computed: Computed[Any], kind: Any, tags: tuple[str, ...], options: CallOptions) -> _Form:
         content, payload = encode(computed.value, kind)
@@ -172,7 +178,8 @@ class Storing:
         options: CallOptions,
         ttl: float | None,
         here: bool = True,
-    ) -> bool:
+    ) -> tuple[bool, Receipt | None]:
+        """Whether memory took it, and the receipt of what is on its way below."""
         if not (options.store and computed.store) or ttl == 0:
             return self._refused("option")
         if not self._admitted(computed.value):
@@ -180,19 +187,19 @@ class Storing:
         with self._flights.deciding:
             if flight.superseded:
                 return self._refused("superseded")
-            outcome = self._lookup.put(entry) if here else self._lookup.put_memory(entry)
+            outcome, receipt = self._lookup.put(entry) if here else (self._lookup.put_memory(entry), None)
         if outcome == "invalid":
             # By a tag that the computation named only now.
             flight.superseded = True
             return self._refused("superseded")
         if outcome not in ("stored", "replaced"):
-            return self._refused(outcome)
+            return self._refused(outcome)[0], receipt
         self.stored += 1
-        return True
+        return True, receipt
 
-    def _refused(self, reason: str) -> bool:
+    def _refused(self, reason: str) -> tuple[bool, None]:
         self.not_stored[reason] += 1
-        return False
+        return False, None
 
     def _admitted(self, value: Any) -> bool:
         try:

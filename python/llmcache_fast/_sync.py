@@ -18,7 +18,7 @@ from llmcache_fast._errors import CacheClosedError
 from llmcache_fast._explain import Explanation
 from llmcache_fast._options import UNSET
 from llmcache_fast._stats import CacheStats
-from llmcache_fast.actors.write_behind import WriteReport
+from llmcache_fast.actors.write_report import WriteReport
 
 
 class SyncLLMCache:

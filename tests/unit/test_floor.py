@@ -10,6 +10,7 @@ import pytest
 
 from llmcache_fast import ConfigurationError, LLMCache, TierError
 from llmcache_fast._floor import Floor
+from llmcache_fast.actors.writers import Writers
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import PutReport, StoredRecord
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
@@ -126,8 +127,10 @@ async def test_tiers_are_closed_at_once(clock: ManualClock) -> None:
     class Well(MemoryTier):
         name = "well"
 
-        async def aclose(self) -> None:
+        async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
+            report = await super().put_many(records)
             gate.set()
+            return report
 
     async with LLMCache(tiers=[Stuck(clock=clock), Well(clock=clock)], clock=clock) as cache:
         assert await cache.set(REQUEST, "value")
@@ -136,8 +139,8 @@ async def test_tiers_are_closed_at_once(clock: ManualClock) -> None:
 
 def test_a_guard_is_not_guarded_again(clock: ManualClock) -> None:
     tier = GuardedTier(MemoryTier(clock=clock))
-    assert Floor(tier, clock).tier is tier
-    assert isinstance(Floor(MemoryTier(clock=clock), clock).tier, GuardedTier)
+    assert Floor(tier, Writers(), clock).tier is tier
+    assert isinstance(Floor(MemoryTier(clock=clock), Writers(), clock).tier, GuardedTier)
 
 
 async def test_its_statistics_say_what_the_guard_did(clock: ManualClock) -> None:

@@ -6,7 +6,7 @@ tier does not take ends as a dead letter; what does not fit into memory stays in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,7 @@ class Writers:
         """
         if durability == "journal" and journal is None:
             raise ValueError("durability 'journal' needs a journal: give a directory")
-        self._durability = durability
+        self.durability = durability
         self._strict = strict
         self._sync_deadline, self._room_deadline = sync_deadline, room_deadline
         self._clock, self._options = clock, options
@@ -61,8 +61,23 @@ class Writers:
 
     # -- life cycle ---------------------------------------------------------------------------------
 
+    def add(self, tier: Tier) -> str:
+        """Buffer what is to be written to `tier`, which may open later: whoever opens it starts the `run` of
+        its `buffer`. Its name here: that of the tier, or the tier's with a number if there is one of it."""
+        name = tier.name
+        if name in self._buffers:
+            name = f"{name}#{len(self._buffers) + 1}"
+        ended = partial(self._ledger.ended, name)
+        self._buffers[name] = WriteBehind(tier, clock=self._clock, ended=ended, **self._options)
+        self._names = tuple(self._buffers)
+        return name
+
+    def buffer(self, name: str) -> WriteBehind:
+        """The buffer of a tier."""
+        return self._buffers[name]
+
     async def open(
-        self, tasks: anyio.abc.TaskGroup, tiers: Sequence[Tier], *, closed: Iterable[str] = ()
+        self, tasks: anyio.abc.TaskGroup, tiers: Sequence[Tier] = (), *, closed: Iterable[str] = ()
     ) -> None:
         """Start writing to `tiers`, all of them open, slowest last; what earlier processes left comes first.
 
@@ -75,13 +90,7 @@ class Writers:
         """
         ledger, journal = self._ledger, self._ledger.journal
         for tier in tiers:
-            name = tier.name
-            if name in self._buffers:
-                name = f"{name}#{len(self._buffers) + 1}"
-            ended = partial(ledger.ended, name)
-            self._buffers[name] = WriteBehind(tier, clock=self._clock, ended=ended, **self._options)
-            await tasks.start(self._buffers[name].run)
-        self._names = tuple(self._buffers)
+            await tasks.start(self._buffers[self.add(tier)].run)
         if ledger.letters is not None:
             tasks.start_soon(ledger.bury_forever)
         if journal is None:
@@ -96,15 +105,18 @@ class Writers:
         await tasks.start(journal.run)
         tasks.start_soon(ledger.refill_forever, journal, frozenset((*self._names, *closed)))
 
-    async def aclose(self, timeout: float | None = 10.0) -> dict[str, WriteReport]:
-        """Drain within `timeout` seconds, whatever is cancelled meanwhile; by tier what happened.
+    async def aclose(
+        self, timeout: float | None = 10.0, *, closed: Container[str] = ()
+    ) -> dict[str, WriteReport]:
+        """Drain within `timeout` seconds, whatever is cancelled meanwhile; by tier what happened. `closed`
+        names those of no use to wait for.
 
         `remaining` of a report stays in the journal, if there is one, for the next start.
         """
         reports: dict[str, WriteReport] = {}
 
         async def close(name: str, buffer: WriteBehind) -> None:
-            reports[name] = await buffer.aclose(timeout)
+            reports[name] = await buffer.aclose(0 if name in closed else timeout)
 
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
@@ -134,7 +146,14 @@ class Writers:
                 await self._ledger.room(len(record.envelope))
                 for name in names:
                     await self._buffers[name].room(record)
-        receipt = self._ledger.enter(record, names, journalled=True)
+        return await self.kept(self._ledger.enter(record, names, journalled=True))
+
+    async def kept(self, receipt: Receipt) -> bool:
+        """Whether the record of a receipt is as durable as promised, once that is known.
+
+        Raises:
+            TierUnavailableError: it is not, and `strict`.
+        """
         kept = await self._kept(receipt)
         if self._strict and not kept:
             raise TierUnavailableError(
@@ -143,15 +162,14 @@ class Writers:
         return kept
 
     async def _kept(self, receipt: Receipt) -> bool:
-        """Whether the record is as durable as promised, once that is known."""
-        if self._durability == "sync":
+        if self.durability == "sync":
             if not receipt.stored and receipt.left:
                 receipt.ended = anyio.Event()
                 with anyio.move_on_after(self._sync_deadline):
                     await receipt.ended.wait()
             return receipt.stored
         journal = self._ledger.journal
-        if self._durability == "memory" or journal is None:
+        if self.durability == "memory" or journal is None:
             return bool(receipt.left) or receipt.stored
         if not receipt.number or not await journal.durable(receipt.number):
             return False
@@ -160,10 +178,11 @@ class Writers:
 
     def put_nowait(
         self, record: StoredRecord, *, only: Sequence[str] | None = None, journalled: bool = True
-    ) -> None:
-        """Write to all tiers, or those named, without waiting; `journalled=False`: it can be had again."""
+    ) -> Receipt:
+        """Write to all tiers, or those named, without waiting; `journalled=False`: it can be had again. What
+        it returns is for `kept`."""
         names = self._names if only is None else tuple(only)
-        self._ledger.enter(record, names, journalled=journalled)
+        return self._ledger.enter(record, names, journalled=journalled)
 
     def get(self, key: bytes, tier: str) -> bytes | None:
         """The newest envelope on its way into `tier`, if it is in memory."""
@@ -208,16 +227,19 @@ class Writers:
         for buffer in self._buffers.values():
             await buffer.settled(keys)
 
-    async def flush(self, timeout: float | None = None) -> dict[str, WriteReport]:
-        """Wait until all that is buffered now is written or given up; by tier what happened."""
+    async def flush(
+        self, timeout: float | None = None, *, only: Iterable[str] | None = None
+    ) -> dict[str, WriteReport]:
+        """Wait until all that is buffered now, for all tiers or those named, is written or given up; by tier
+        what happened."""
         reports: dict[str, WriteReport] = {}
 
         async def flush(name: str, buffer: WriteBehind) -> None:
             reports[name] = await buffer.flush(timeout)
 
         async with anyio.create_task_group() as group:
-            for name, buffer in self._buffers.items():
-                group.start_soon(flush, name, buffer)
+            for name in self._names if only is None else only:
+                group.start_soon(flush, name, self._buffers[name])
         return reports
 
     async def replayed(self) -> None:
@@ -234,9 +256,9 @@ class Writers:
         lost_cost = sum(tier.lost_cost for tier in tiers.values())
         shed = sum(tier.shed for tier in tiers.values())
         shed_cost = sum(tier.shed_cost for tier in tiers.values())
-        degraded = self._durability == "journal" and (journal is None or journal.own is None)
+        degraded = self.durability == "journal" and (journal is None or journal.own is None)
         return WritersStatistics(
-            durability="memory" if degraded else self._durability,
+            durability="memory" if degraded else self.durability,
             lost=lost + counts["lost"] - counts["kept"] - dead,
             lost_cost=lost_cost + counts["lost_cost"] - counts["kept_cost"] - dead_cost,
             shed=shed - counts["spilled"] + counts["shed"],
