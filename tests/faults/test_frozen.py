@@ -47,15 +47,26 @@ class Breaking(MemoryTier):
         await self.before("get_many")
         found = await super().get_many(keys)
         await self.after("get_many")
+        return self.told(found)
+
+    async def get_or_lease_many(
+        self, keys: Sequence[bytes], token: bytes, seconds: float
+    ) -> list[tuple[bytes | None, bool]]:
+        await self.before("get_many")
+        found = await super().get_or_lease_many(keys, token, seconds)
+        await self.after("get_many")
+        envelopes = self.told([envelope for envelope, _ in found])
+        return [(envelope, held) for envelope, (_, held) in zip(envelopes, found, strict=False)]
+
+    def told(self, found: list[bytes | None]) -> list[bytes | None]:
+        """What the caller is told in place of what was found."""
         if self.way == "short":
             return found[:-1]
         if self.way == "garbage":
-            return [b"garbage" for _ in keys]
+            return [b"garbage" for _ in found]
         if self.way == "swapped":
-            others = list(self.records.values())
-            return (
-                [others[number % len(others)].envelope for number, _ in enumerate(keys)] if others else found
-            )
+            others = [record.envelope for record in self.records.values()]
+            return [others[number] for number, _ in enumerate(found)]
         return found
 
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
@@ -63,6 +74,12 @@ class Breaking(MemoryTier):
         report = await super().put_many(records)
         await self.after("put_many")
         return report
+
+    async def lease_many(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
+        await self.before("lease_many")
+        leased = await super().lease_many(keys, token, seconds)
+        await self.after("lease_many")
+        return leased
 
     async def epoch(self, namespace: int) -> tuple[int, int]:
         await self.before("epoch")

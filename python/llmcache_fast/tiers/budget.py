@@ -21,7 +21,7 @@ async def within(budget: float, done: anyio.Event) -> bool:
     part = budget / _PARTS
     while True:
         start = anyio.current_time()
-        with anyio.move_on_after(min(part, budget)):
+        with anyio.move_on_after(max(0.0, min(part, budget - _TIMER))):
             await done.wait()
             return True
         budget -= min(anyio.current_time() - start, 1.5 * part)

@@ -135,7 +135,6 @@ class GuardedTier:
             ("raise_markers", "markers", write),
             ("markers_since", "markers", write),
             ("epoch", "markers", write),
-            ("get_or_lease_many", "read", read),
             ("lease_many", "write", read),
             ("renew_leases", "write", write),
             ("release_leases", "write", write),
@@ -143,6 +142,9 @@ class GuardedTier:
         for name, direction, budget in optional:
             if hasattr(inner, name):
                 setattr(self, name, partial(self.call, direction, name, getattr(inner, name), budget=budget))
+        if hasattr(inner, "get_or_lease_many"):
+            look = partial(self._as_many, inner.get_or_lease_many)
+            self.get_or_lease_many = partial(self.call, "read", "get_or_lease_many", look, budget=read)
         if hasattr(inner, "lease_released"):
             self.lease_released = self._lease_released
         self.suspect: Callable[[], None] = getattr(inner, "suspect", lambda: None)
@@ -182,14 +184,18 @@ class GuardedTier:
     # -- calls --------------------------------------------------------------------------------------
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return await self.call("read", "get_many", self._get_many, keys, budget=self.read_budget)
+        read = self.inner.get_many
+        return await self.call("read", "get_many", self._as_many, read, keys, budget=self.read_budget)
 
-    async def _get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        found = await self.inner.get_many(keys)
+    async def _as_many(
+        self, read: Callable[..., Awaitable[list[T]]], keys: Sequence[bytes], *arguments: Any
+    ) -> list[T]:
+        """As many answers as there were keys, or an error."""
+        found = await read(keys, *arguments)
         if len(found) != len(keys):
             # Not to be told apart from the replies of somebody else.
             message = f"{len(found)} answers to {len(keys)} keys"
-            raise TierError(message, tier=self.name, operation="get_many", reason="mismatch")
+            raise TierError(message, tier=self.name, operation="read", reason="mismatch")
         return found
 
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
