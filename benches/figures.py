@@ -29,6 +29,7 @@ ROWS = {
     "disk": "benches.test_disk",
     "envelope": "benches.test_envelope",
     "postgres": "benches.test_postgres",
+    "journal": "benches.test_journal",
     "traces": "benches.traces",
 }
 PEERS = (

@@ -25,7 +25,10 @@ LONG_FILES: dict[str, str] = {
 }
 
 # Modules whose behaviour is tested under another name.
-TESTED_ELSEWHERE: dict[str, str] = {}
+TESTED_ELSEWHERE: dict[str, str] = {
+    "python/llmcache_fast/actors/ledger.py": "tests/unit/test_writers.py",
+    "python/llmcache_fast/actors/write_report.py": "tests/unit/test_writers.py",
+}
 
 # Tests in tests/unit that are about no single module.
 TESTS_OF_NO_MODULE = {

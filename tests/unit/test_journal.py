@@ -190,6 +190,7 @@ os._exit(0)  # the parent dies; the child does not
     assert process.stdin is not None
     assert process.stdout.read() == b"forked"
     process.wait()
+    process.stdout.close()
     again = Journal(tmp_path, segment_bytes=64 << 10)
     await again.open()
     assert again.counts.recovered == 1

@@ -164,9 +164,9 @@ fn what_was_synced_is_found_and_what_is_done_is_not() {
 fn old_segments_go_and_one_that_is_waited_for_does_not_keep_them() {
     let folder = folder();
     let journal = Journal::create(folder.path(), MIN_SEGMENT).expect("made");
-    let stays = append(&journal, 1);
+    let waiting = append(&journal, 1);
     sync(&journal);
-    journal.done(&[(stays, 1)]).expect("open");
+    journal.done(&[(waiting, 1)]).expect("open");
     for round in 0..400 {
         let sequences: Vec<(u64, u64)> = (0..8)
             .map(|number| (append(&journal, round * 8 + number), BOTH))
@@ -220,6 +220,7 @@ fn three_groups(folder: &Path) -> (PathBuf, Vec<usize>) {
 
 type Reader = fn(&Path) -> Result<(BTreeMap<u64, u64>, Recovery), String>;
 
+#[expect(clippy::unnecessary_wraps, reason = "one signature for both readers")]
 fn sound_reader(folder: &Path) -> Result<(BTreeMap<u64, u64>, Recovery), String> {
     let found = adopt(folder);
     Ok((contents(&found[0]), found[0].recovery()))
@@ -419,7 +420,7 @@ fn a_record_that_is_too_large_is_refused_and_the_group_goes_on() {
     assert!(matches!(refused, Err(JournalError::TooLarge(_))));
     append(&journal, 1);
     // Larger than a segment, and taken.
-    let large = vec![7; 3 * 64 << 10];
+    let large = vec![7; 192 << 10];
     let record = Record {
         envelope: &large,
         ..sample.record()
@@ -568,11 +569,8 @@ fn run(steps: Vec<Step>) {
             Step::Sync => sync(&journal),
             Step::Compact => journal.compact().expect("compacted"),
             Step::Done { which, tiers } => {
-                if let Some(state) = oracle
-                    .records
-                    .values_mut()
-                    .nth(which % next.max(1) as usize)
-                {
+                let count = oracle.records.len().max(1);
+                if let Some(state) = oracle.records.values_mut().nth(which % count) {
                     state.2 &= !tiers;
                     journal.done(&[(state.0, tiers)]).expect("open");
                 }
