@@ -94,6 +94,8 @@ def conversation(rounds: int) -> Iterator[Figure]:
     long_turns = Conversation(reply=15_000)
     long_turns.reply = Conversation().reply
     grown["llmcache_fast (turns 5x as long)"] = contenders(long_turns.grown)[OURS]
+    same_strings = "llmcache_fast (same strings in new dicts)"
+    grown[same_strings] = contenders(Conversation().rebuilt)[OURS]
     times = interleave(grown, size=20, rounds=4 * rounds, sizes={"langchain-core": 1, "litellm": 1})
     flat = times.ratio("llmcache_fast (turns 5x as long)", OURS)
     yield from_times(

@@ -135,6 +135,12 @@ class Conversation:
             ],
         }
 
+    def rebuilt(self) -> Request:
+        """The same strings in new dicts, as when a program makes its messages anew from a store of texts."""
+        request = self.grown()
+        request["messages"] = [dict(message) for message in request["messages"]]
+        return request
+
 
 # --- one prompt of 1 MB -------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import functools
 import gc
 import math
 import random
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -370,3 +371,48 @@ def test_nothing_leaks_references() -> None:
             rust(bad)
     gc.collect()
     assert (sys.getrefcount(marker), sys.getrefcount(record), sys.getrefcount(text)) == before
+
+
+# --- threads with small stacks ------------------------------------------------------------------------------
+
+SMALL_STACK = """
+import sys, threading
+from llmcache_fast import UnkeyableRequestError, fingerprint
+
+deep = 1
+for level in range(126):
+    deep = {"a": deep} if level % 2 else [deep]
+cycle = []
+cycle.append(cycle)
+ends = []
+
+def run():
+    for request in ({"d": deep}, cycle, {"s": {"a", "b"}, "d": deep}):
+        try:
+            fingerprint(request)
+        except UnkeyableRequestError:
+            ends.append("refused")
+        else:
+            ends.append("keyed")
+    ends.append(fingerprint({"messages": [{"role": "user", "content": "x" * 2000}]}).hex())
+
+threading.stack_size(int(sys.argv[1]))
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+print(*ends)
+"""
+
+
+@pytest.mark.parametrize("size", [32 << 10, 64 << 10, 96 << 10])
+def test_a_small_stack_ends_in_an_error_not_in_a_crash(size: int) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SMALL_STACK, str(size)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    *deep, shallow = ended.stdout.split()
+    assert len(deep) == 3
+    assert deep[1] == "refused"
+    if size <= 64 << 10:
+        assert deep == ["refused"] * 3
+    assert shallow == rust({"messages": [{"role": "user", "content": "x" * 2000}]}).hex()

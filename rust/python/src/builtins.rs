@@ -56,6 +56,26 @@ pub(crate) unsafe fn size(object: *mut ffi::PyObject, list: bool) -> usize {
     size.cast_unsigned()
 }
 
+/// Items of a dict.
+///
+/// # Safety
+/// `object` is alive and an exact `dict`.
+#[inline]
+pub(crate) unsafe fn dict_size(object: *mut ffi::PyObject) -> usize {
+    // SAFETY: as promised by the caller.
+    let size = unsafe {
+        #[cfg(not(any(Py_LIMITED_API, Py_GIL_DISABLED)))]
+        {
+            (*object.cast::<ffi::PyDictObject>()).ma_used
+        }
+        #[cfg(any(Py_LIMITED_API, Py_GIL_DISABLED))]
+        {
+            ffi::PyDict_Size(object)
+        }
+    };
+    size.cast_unsigned()
+}
+
 /// A borrowed item.
 ///
 /// # Safety

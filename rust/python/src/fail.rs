@@ -98,9 +98,13 @@ pub(crate) fn segment(key: &[u8]) -> Segment {
 }
 
 #[cold]
-pub(crate) fn too_much(depth: u32) -> Box<Fail> {
-    Fail::request(if depth < MAX_DEPTH {
+pub(crate) fn too_much(depth: u32, values: u32) -> Box<Fail> {
+    Fail::request(if values > MAX_VALUES {
         format!("more than {MAX_VALUES} values; give a shorter request")
+    } else if depth < MAX_DEPTH {
+        format!(
+            "nested deeper ({depth} levels) than this thread's stack has room for; raise threading.stack_size()"
+        )
     } else {
         format!("nested deeper than {MAX_DEPTH} levels, or a cycle; flatten it")
     })

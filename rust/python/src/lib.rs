@@ -39,6 +39,7 @@ mod ready;
 mod rules;
 mod sets;
 mod shape;
+mod stack;
 mod stored;
 mod walk;
 

@@ -7,7 +7,7 @@
 
 use std::{mem::MaybeUninit, ptr};
 
-use llmcache_core::canonical::{MAX_DEPTH, MAX_VALUES, Writer};
+use llmcache_core::canonical::Writer;
 use llmcache_core::profile::{Order, Profile};
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 
 use crate::builtins;
-use crate::fail::{Fail, Segment, Walked, segment, too_much};
+use crate::fail::{Fail, Segment, Walked, segment};
 use crate::keys::{FEW, KeyRef, Keys, any_twice};
 use crate::memo::Table;
 use crate::rules::{Verdict, verdict};
@@ -168,16 +168,6 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         }
     }
 
-    /// The limits, looked at where a walk goes deeper.
-    #[inline]
-    pub(crate) fn enter(&mut self, depth: u32) -> Walked<()> {
-        if depth < MAX_DEPTH && self.values <= MAX_VALUES {
-            self.count(0)
-        } else {
-            Err(too_much(depth))
-        }
-    }
-
     /// What `llmcache_fast._request.plain` makes of an object: builtins, or an error that says why not.
     fn plain(&self, object: &Bound<'py, PyAny>) -> Walked<Bound<'py, PyAny>> {
         let convert = || {
@@ -288,10 +278,14 @@ impl<'a, 'py, const OWNED: bool> Walk<'a, 'py, OWNED> {
         let mut count = 0;
         // SAFETY: as promised by the caller; nothing runs between two steps.
         unsafe {
-            while ffi::PyDict_Next(object, &raw mut position, &raw mut key, &raw mut value) != 0 {
-                if count == MAX_KEYS {
-                    return self.any_mapping(object, None, depth);
-                }
+            let size = builtins::dict_size(object);
+            if size > MAX_KEYS {
+                return self.any_mapping(object, None, depth);
+            }
+            // A step costs as much as a short value: the one that only says that there is no more is saved.
+            while count < size
+                && ffi::PyDict_Next(object, &raw mut position, &raw mut key, &raw mut value) != 0
+            {
                 keys[count] = MaybeUninit::new(key);
                 values[count] = MaybeUninit::new(value);
                 count += 1;
