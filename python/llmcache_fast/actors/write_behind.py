@@ -11,7 +11,6 @@ import logging
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -20,6 +19,7 @@ from anyio.abc import TaskStatus
 
 from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.actors.cheapest import Cheapest
+from llmcache_fast.actors.pending import ITEM_OVERHEAD, Pending, is_newer
 from llmcache_fast.actors.write_report import Outcome, WriteReport, WriteStatistics
 from llmcache_fast.tiers.base import StoredRecord, Tier, clock_micros
 
@@ -29,28 +29,6 @@ _log = logging.getLogger("llmcache_fast.write_behind")
 
 Ended: TypeAlias = Callable[[Any, StoredRecord, Outcome, str], None]
 """Called with a record's receipt, the record, how its write ended, and the reason of a failure or nothing."""
-
-_ITEM_OVERHEAD = 512
-"""Bytes counted per item beside its envelope: the record, the item, the dict, queue and heap slots."""
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    record: StoredRecord
-    number: int
-    """Place in the order of arrival; a replacement takes over the place."""
-    receipt: Any = None
-    writing: bool = False
-    attempts: int = 0
-
-    @property
-    def size(self) -> int:
-        return len(self.record.envelope) + _ITEM_OVERHEAD
-
-    @property
-    def worth(self) -> float:
-        """Dollars per byte, up to a factor; what a record costs to compute again is unknown at 0."""
-        return max(self.record.cost, 1) / self.size
 
 
 class WriteBehind:
@@ -89,11 +67,11 @@ class WriteBehind:
         self._clock, self._rng = clock, rng
         self._ended = ended
 
-        self._items: dict[bytes, _Item] = {}  # in order of arrival; first is the oldest
-        self._writing: dict[bytes, _Item] = {}
-        self._ready: deque[_Item] = deque()
-        self._delayed: list[tuple[float, int, _Item]] = []
-        self._cheapest: Cheapest[_Item] = Cheapest(self._sheddable)
+        self._items: dict[bytes, Pending] = {}  # in order of arrival; first is the oldest
+        self._writing: dict[bytes, Pending] = {}
+        self._ready: deque[Pending] = deque()
+        self._delayed: list[tuple[float, int, Pending]] = []
+        self._cheapest: Cheapest[Pending] = Cheapest(self._sheddable)
         self._bytes = 0
         self._number = 0
         self._pause_until = 0.0
@@ -127,13 +105,13 @@ class WriteBehind:
         counts = self._counts
         counts["offered"] += 1
         old = self._items.get(record.key)
-        item = _Item(record, self._number if old is None else old.number, receipt)
+        item = Pending(record, self._number if old is None else old.number, receipt)
         if self._closed:
             self._count(lost=1, lost_cost=record.cost)
             self._tell(item, "closed")
             return False
         newest = old or self._writing.get(record.key)
-        if newest is not None and _is_newer(newest.record, record):
+        if newest is not None and is_newer(newest.record, record):
             counts["superseded"] += 1
             self._tell(item, "superseded")
             return False
@@ -262,14 +240,14 @@ class WriteBehind:
                 with anyio.move_on_after(max(0.0, due - anyio.current_time())):
                     await self._wake.wait()
 
-    def _take_batch(self) -> list[_Item]:
+    def _take_batch(self) -> list[Pending]:
         """What has arrived and is due, marked as being written."""
         now = anyio.current_time()
         if now < self._pause_until:
             return []
         while self._delayed and self._delayed[0][0] <= now:
             self._ready.append(heapq.heappop(self._delayed)[2])
-        batch: list[_Item] = []
+        batch: list[Pending] = []
         size = 0
         wall = self._clock()
         while self._ready and len(batch) < self._batch_limit and (not batch or size < self._batch_bytes):
@@ -292,7 +270,7 @@ class WriteBehind:
             due = 0.0
         return None if due is None else max(due, self._pause_until)
 
-    async def _write(self, batch: list[_Item]) -> None:
+    async def _write(self, batch: list[Pending]) -> None:
         """Write a batch. If it fails because of one record, write the others and put that one off."""
         error = await self._attempt(batch)
         while error is not None:
@@ -313,7 +291,7 @@ class WriteBehind:
             batch, error = (first, first_error) if first_error is not None else (second, second_error)
         self._notify()
 
-    async def _attempt(self, batch: list[_Item]) -> Exception | None:
+    async def _attempt(self, batch: list[Pending]) -> Exception | None:
         self._count(batches=1)
         try:
             report = await self._tier.put_many([item.record for item in batch])
@@ -336,7 +314,7 @@ class WriteBehind:
             self._rate = self._rate if self._items else None
         return None
 
-    async def _refused(self, batch: list[_Item]) -> list[_Item]:
+    async def _refused(self, batch: list[Pending]) -> list[Pending]:
         """Which of a batch the tier refuses: a report only says how many. Putting again is harmless."""
         if len(batch) == 1:
             return batch
@@ -346,7 +324,7 @@ class WriteBehind:
                 refused += await self._refused(half)
         return refused
 
-    def _outage(self, batch: list[_Item]) -> None:
+    def _outage(self, batch: list[Pending]) -> None:
         """The tier itself fails: try nothing for a while, new records included."""
         self._failures += 1
         pause = anyio.current_time() + self._delay(self._failures)
@@ -354,7 +332,7 @@ class WriteBehind:
         # In front of those that came later, in their order: the first batch after the pause is the oldest.
         self._ready.extendleft(reversed([item for item in batch if self._returns(item)]))
 
-    def _failed(self, item: _Item, error: Exception) -> None:
+    def _failed(self, item: Pending, error: Exception) -> None:
         """The record itself fails: the others go on, it is tried again later."""
         if not self._returns(item):
             return
@@ -373,7 +351,7 @@ class WriteBehind:
             reason,
         )
 
-    def _returns(self, item: _Item) -> bool:
+    def _returns(self, item: Pending) -> bool:
         """Put an item whose write failed back among the pending, unless it is no longer wanted."""
         del self._writing[item.record.key]
         item.writing = False
@@ -397,10 +375,10 @@ class WriteBehind:
         """Whether the record would leave the buffer at most `share` full, so that nothing need be shed."""
         old = self._items.get(record.key)
         items = len(self._items) + (old is None)
-        size = self._bytes + len(record.envelope) + _ITEM_OVERHEAD - (old.size if old else 0)
+        size = self._bytes + len(record.envelope) + ITEM_OVERHEAD - (old.size if old else 0)
         return items <= self._max_items * share and size <= self._max_bytes * share
 
-    def _make_room(self, item: _Item, old: _Item | None) -> bool:
+    def _make_room(self, item: Pending, old: Pending | None) -> bool:
         """Shed the lowest dollars per byte until `item` fits, `item` itself if it is the lowest."""
         while not self.fits(item.record):
             # What is being written cannot be shed; it is remembered again if the write fails.
@@ -419,10 +397,10 @@ class WriteBehind:
             self._forget(cheapest, "shed")
         return True
 
-    def _sheddable(self) -> Iterator[tuple[float, _Item]]:
+    def _sheddable(self) -> Iterator[tuple[float, Pending]]:
         return ((item.worth, item) for item in self._items.values() if not item.writing)
 
-    def _remember_worth(self, item: _Item) -> None:
+    def _remember_worth(self, item: Pending) -> None:
         self._cheapest.add(item.worth, item, len(self._items))
 
     def _discard(self, key: bytes) -> bool:
@@ -434,14 +412,14 @@ class WriteBehind:
         self._notify()
         return True
 
-    def _forget(self, item: _Item, outcome: Outcome, reason: str = "") -> None:
+    def _forget(self, item: Pending, outcome: Outcome, reason: str = "") -> None:
         """The item's end; one that was dropped or replaced while it was being written has ended before."""
         if self._items.get(item.record.key) is item:
             del self._items[item.record.key]
             self._bytes -= item.size
             self._tell(item, outcome, reason)
 
-    def _tell(self, item: _Item, outcome: Outcome, reason: str = "") -> None:
+    def _tell(self, item: Pending, outcome: Outcome, reason: str = "") -> None:
         if self._ended is not None and item.receipt is not None:
             self._ended(item.receipt, item.record, outcome, reason)
 
@@ -455,8 +433,3 @@ class WriteBehind:
 
     def _count(self, **counts: int) -> None:
         self._counts.update(counts)
-
-
-def _is_newer(there: StoredRecord, record: StoredRecord) -> bool:
-    """Whether `there` has a newer stamp than `record`; stamps of two epochs do not compare."""
-    return there.epoch == record.epoch and there.snap > record.snap

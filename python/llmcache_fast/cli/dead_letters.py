@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import anyio
 import typer
 
+from llmcache_fast._addresses import tiers_of
 from llmcache_fast._core import Clock
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import ConfigurationError, TierError
-from llmcache_fast._addresses import tiers_of
 from llmcache_fast.actors.dead_letters import FOLDER, DeadLetter, DeadLetters
 from llmcache_fast.cli.output import Exit, console, count, stop, table, write_json
 
