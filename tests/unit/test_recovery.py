@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -172,7 +173,7 @@ async def test_a_long_buffer_is_written_at_a_limited_rate_beside_the_readers(
     monkeypatch.setattr(recovery, "DRAIN", 0.01)
     monkeypatch.setattr(recovery, "RATE", 1e-3)
     async with outage_of() as outage:
-        outage.writer._batch_items = 1
+        outage.writer._batch_items = outage.writer._batch_limit = 1
         await outage.break_("write", "put", call=lambda: outage.tier.delete_many([bytes(32)]))
         for number in range(3):
             outage.writer.put_nowait(record(number))
@@ -195,12 +196,36 @@ async def test_closing_in_an_outage_tries_what_is_buffered_once_more() -> None:
     assert (await outage.writer.aclose(10.0)).written == 1
 
 
+async def test_what_was_not_caught_up_with_is_tried_again() -> None:
+    """The breakers are closed by then: some caller was their probe."""
+    async with outage_of() as outage:
+        await outage.break_("read", call=lambda: outage.tier.get_many([bytes(32)]))
+        outage.inner.broken = set()
+        refusals = 3
+
+        async def catch_up() -> bool:
+            nonlocal refusals
+            refusals -= 1
+            return refusals < 0
+
+        outage.recovery._catch_up = catch_up
+        outage.writer.put_nowait(record(1))
+        while outage.tier.disturbed():
+            with contextlib.suppress(TierError):
+                await outage.tier.get_many([bytes(32)])
+            await anyio.sleep(0.002)
+        await settle(outage)
+        await outage.writer.flush()
+        assert list(outage.inner.records) == [record(1).key]
+
+
 class TrustsAtOnce(Recovery):
     """The bug that the first test is there for: readers are let in without knowing the markers."""
 
-    async def _probe_all(self) -> None:
+    async def _probe_all(self) -> bool:
         if await self._probe("read", lambda: self._tier.get_many([bytes(32)])):
             self._distrusted = False
+        return not self._distrusted
 
 
 async def test_the_order_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,32 +69,37 @@ class Recovery:
         _log.warning("tier %s: outage (%s); going on without it", tier.name, ", ".join(tier.disturbed()))
         self._writer.pace(math.inf)
         try:
-            while out := tier.disturbed():
+            well = False
+            while not well:
                 self._distrusted |= self._is_out("read", "markers")
                 if self._is_out("write"):
                     self._writer.pace(math.inf)
-                due = max(tier.breaker(direction).retry_at for direction in out)
+                due = max((tier.breaker(out).retry_at for out in tier.disturbed()), default=0.0)
                 await anyio.sleep(max(_PAUSE, due - tier.now()))
-                await self._probe_all()
+                well = await self._probe_all()
         except BaseException:
             # The cache is being closed: what is buffered is tried once more.
             self._writer.pace(anyio.current_time())
             raise
         _log.warning("tier %s: back after %.1f s", tier.name, anyio.current_time() - started)
 
-    async def _probe_all(self) -> None:
+    async def _probe_all(self) -> bool:
+        """One round of what is to be done, as far as it goes; whether all of it is."""
         if not await self._probe("markers", self._catch_up_once):
-            return
+            return False
         if self._distrusted and not await self._catch_up():
-            return
+            return False
         self._writer.drop_where(lambda record: not self._is_valid(record))
         absent = secrets.token_bytes(32)
-        if await self._probe("write", lambda: self._tier.delete_many([absent])):
+        writable = await self._probe("write", lambda: self._tier.delete_many([absent]))
+        if writable:
             pause = SPREAD * self._rng()
             self._writer.pace(anyio.current_time() + pause, RATE)
             await self._writer.flush(pause + DRAIN)
-        if await self._probe("read", lambda: self._tier.get_many([absent])):
+        readable = await self._probe("read", lambda: self._tier.get_many([absent]))
+        if readable:
             self._distrusted = False
+        return writable and readable
 
     async def _probe(self, direction: Direction, work: Callable[[], Awaitable[object]]) -> bool:
         """Whether the breaker of `direction` is closed, after as many probes as that takes."""
