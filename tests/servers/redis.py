@@ -36,7 +36,7 @@ def free_port(below: int = 1 << 16) -> int:
             return port
 
 
-@dataclass
+@dataclass(eq=False)
 class RedisServer:
     """One `redis-server` process with an empty data set, on a TCP port and on a unix socket."""
 

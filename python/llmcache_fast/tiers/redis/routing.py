@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.links import Command, Server
-from llmcache_fast.tiers.redis.replies import NAME, accepted, unexpected
+from llmcache_fast.tiers.redis.replies import NAME, accepted, tier_error, unexpected
 
 _log = logging.getLogger("llmcache_fast.redis")
 
@@ -132,6 +132,10 @@ class Cluster:
                         pending.append((place, None))
                     elif isinstance(reply, exceptions.AskError):
                         pending.append((place, self._node(reply.host, reply.port)))
+                    elif isinstance(reply, exceptions.ClusterDownError | exceptions.TryAgainError):
+                        # Of this slot alone, for the moment: as if its node did not answer.
+                        replies[place] = tier_error(reply, operation)
+                        self._learn_soon()
             if not pending:
                 break
         failures = [reply for reply in replies if isinstance(reply, TierError)]
