@@ -93,6 +93,24 @@ async def test_connections_found_dead_are_replaced_unnoticed(
     assert await tier.get_many([bytes(32)]) == [None]
 
 
+async def test_suspected_connections_are_not_used_again(tier: PostgresTier) -> None:
+    pool = await pool_of(tier)
+    used = []
+
+    async def work(connection: Any) -> None:
+        used.append(connection)
+        if len(used) == 1:
+            tier.suspect()
+        await connection.execute("SELECT 1")
+
+    await pool.call("test", work, 5)
+    await pool.call("test", work, 5)
+    tier.suspect()
+    await pool.call("test", work, 5)
+    assert len(set(used)) == 3
+    assert [connection.is_closed() for connection in used] == [True, True, False]
+
+
 async def test_waiting_calls_are_served_in_turn_by_few_connections(
     postgres_url: str, anyio_backend: str
 ) -> None:

@@ -100,6 +100,13 @@ class Connections:
             cut=self._cut,
         )
 
+    def forget(self) -> None:
+        """Use no connection of now for another call; those in use are cut when theirs ends."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.terminate()
+
     async def aclose(self, timeout: float) -> None:
         """Let what runs end, for `timeout` seconds, then close all connections, cutting those that do not."""
         self._closed = True
@@ -142,7 +149,7 @@ class Connections:
                 raise _late(operation)
             if failure.reason in (*errors.LOST, "read_only"):
                 # The others lead to the same server; the next one is to be new.
-                self._forget_idle()
+                self.forget()
             if attempt == 2 or failure.reason not in (*errors.LOST, "read_only", "busy", "schema"):
                 raise failure
         raise AssertionError("unreachable")
@@ -238,12 +245,6 @@ class Connections:
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
             self._fail(waiter, failure.again())
-
-    def _forget_idle(self) -> None:
-        self._generation += 1
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.terminate()
 
     @staticmethod
     def _fail(waiter: asyncio.Future[Connection], error: TierError) -> None:

@@ -139,6 +139,11 @@ class PostgresTier:
             with anyio.CancelScope(shield=True):
                 await pool.aclose(self.settings.budget)
 
+    def suspect(self) -> None:
+        """A record was not what was asked for: use no connection of now again (I9)."""
+        if self._pool is not None:
+            self._pool.forget()
+
     def statistics(self) -> PoolStatistics | None:
         """The connections; None while the tier is closed."""
         return None if self._pool is None else self._pool.statistics()
