@@ -73,11 +73,11 @@ impl Blinding {
 }
 
 fn halves(number: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
-    (
-        u32::from_le_bytes([a, b, c, d]),
-        u32::from_le_bytes([e, f, g, h]),
-    )
+    let bytes = number.to_le_bytes();
+    let ([low, high], []) = bytes.as_chunks() else {
+        unreachable!("eight bytes are two halves")
+    };
+    (u32::from_le_bytes(*low), u32::from_le_bytes(*high))
 }
 
 fn joined(left: u32, right: u32) -> u64 {

@@ -59,6 +59,7 @@ impl Blinding {
         each(py, blinded, |blinded| self.0.target(blinded))
     }
 
+    #[expect(clippy::unused_self, reason = "Python calls it on an object")]
     fn __repr__(&self) -> &'static str {
         "<Blinding>"
     }

@@ -35,6 +35,7 @@ impl Keyring {
         format!("{:016x}", u64::from_be_bytes(self.0.current().id()))
     }
 
+    #[expect(clippy::unused_self, reason = "Python calls it on an object")]
     fn __repr__(&self) -> &'static str {
         "<Keyring>"
     }

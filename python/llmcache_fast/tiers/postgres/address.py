@@ -11,7 +11,7 @@ from llmcache_fast._errors import ConfigurationError
 
 DEFAULT_SCHEMA = "llmcache"
 DEFAULT_BUDGET = 0.25
-DEFAULT_CONNECT_TIMEOUT = 5.0
+DEFAULT_CONNECT_TIMEOUT = 2.0
 DEFAULT_CONNECTIONS = 4
 """Two batches of reads, one of writes, one for the rest. `benches/test_postgres.py` finds nothing in more."""
 

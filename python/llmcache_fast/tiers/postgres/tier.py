@@ -56,6 +56,7 @@ class PostgresTier:
     ) -> None:
         """`dsn` as asyncpg takes it. `clock`, in microseconds, stands in for the server's: for tests."""
         self.settings = settings
+        self.read_budget, self.write_budget = settings.budget, settings.budget * _PATIENT
         self._dsn = dsn
         self._clock = clock
         self._sql = Statements.of(settings.schema)

@@ -66,7 +66,7 @@ class RedisTier:
 
     def __init__(self, address: Address, *, clock: Callable[[], int] = clock_micros) -> None:
         self.address = address
-        self.budget = address.budget
+        self.budget = self.read_budget = address.budget
         self.write_budget = address.budget * WRITE_FACTOR
         self._clock = clock
         self._route: Route | None = None
