@@ -29,6 +29,7 @@ from llmcache_fast._errors import (
 )
 from llmcache_fast._explain import Explanation
 from llmcache_fast._options import UNSET
+from llmcache_fast._secrecy import Secrecy
 from llmcache_fast._stats import CacheStats
 from llmcache_fast._streams import Recorder, StreamReader
 from llmcache_fast._sync import SyncLLMCache
@@ -53,6 +54,7 @@ __all__ = [
     "PriceTable",
     "Recorder",
     "ReentrancyError",
+    "Secrecy",
     "StreamReader",
     "SyncLLMCache",
     "TierError",
