@@ -1,7 +1,8 @@
 """Records of 2 KB: making and reading one, beside its parts called one by one from Python.
 
-The parts are what a careful hand-made pipeline would call: msgspec for the fields, zstandard with kept contexts,
-BLAKE3 for a checksum or the `cryptography` package's AES-256-GCM with a ready key and a fresh nonce for a seal.
+The parts are what a careful hand-made pipeline would call: msgspec for the fields, zstandard with kept
+contexts, BLAKE3 for a checksum or the `cryptography` package's AES-256-GCM with a ready key and a fresh nonce
+for a seal.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def parts(compress: bool, seal: bool) -> tuple[Callable[[Entry], bytes], Callabl
             payload = squeeze(payload)
         data = pack(
             Fields(
-                entry.key, entry.namespace, entry.content, payload, entry.facts, entry.created, entry.fresh_until,
-                entry.stale_until, entry.epoch, entry.snap, entry.cost,
+                entry.key, entry.namespace, entry.content, payload, entry.facts, entry.created,
+                entry.fresh_until, entry.stale_until, entry.epoch, entry.snap, entry.cost,
             )
         )  # fmt: skip
         if not seal:
@@ -99,8 +100,8 @@ def parts(compress: bool, seal: bool) -> tuple[Callable[[Entry], bytes], Callabl
         assert (found.key, found.namespace) == (entry.key, entry.namespace)
         payload = expand(found.payload) if compress else found.payload
         return Entry(
-            found.key, found.namespace, found.content, payload.decode(), found.facts, found.created, found.fresh_until,
-            found.stale_until, found.epoch, found.snap, found.cost,
+            found.key, found.namespace, found.content, payload.decode(), found.facts, found.created,
+            found.fresh_until, found.stale_until, found.epoch, found.snap, found.cost,
         )  # fmt: skip
 
     return write, read

@@ -88,13 +88,13 @@ class Secrecy:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self | None:
         """What `LLMCACHE_KEYS` and the like say, or None when they say nothing.
 
-        `LLMCACHE_KEYS` is `name=key,name=key`; `LLMCACHE_KEYS_FILE` names a file of such lines, in which empty
-        lines and those that begin with `#` count for nothing. `LLMCACHE_CURRENT_KEY` names the one that
+        `LLMCACHE_KEYS` is `name=key,name=key`; `LLMCACHE_KEYS_FILE` names a file of such lines, in which
+        empty lines and those that begin with `#` count for nothing. `LLMCACHE_CURRENT_KEY` names the one that
         writes. `LLMCACHE_BLINDING` is the blinding secret, `LLMCACHE_BLINDING_FILE` a file that holds it.
         `LLMCACHE_ACCEPT_PLAIN` is `1` or `0`.
 
         Raises:
-            ConfigurationError: as the constructor; or a file that cannot be read, or two places for one thing.
+            ConfigurationError: as the constructor; a file that cannot be read, or two places for one thing.
         """
         variables = os.environ if environment is None else environment
         keys = _variable(variables, "LLMCACHE_KEYS")
@@ -130,8 +130,9 @@ class Secrecy:
 
     def __repr__(self) -> str:
         return (
-            f"Secrecy(keys={list(self._names)}, current={self._current!r}, blinding={self._blinding is not None}, "
-            f"accept_plain={self._plain}, searchable={self._searchable})"
+            f"Secrecy(keys={list(self._names)}, current={self._current!r}, "
+            f"blinding={self._blinding is not None}, accept_plain={self._plain}, "
+            f"searchable={self._searchable})"
         )
 
     def __copy__(self) -> Self:

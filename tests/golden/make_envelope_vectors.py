@@ -1,7 +1,7 @@
 """Makes `envelope_v1.json` from the specification alone: `docs/reference/envelope.md` written in Python.
 
-It does not use the package, so the vectors hold the Rust encoder to the specification, not to itself: BLAKE3 is
-the `blake3` package's, AES-256-GCM is OpenSSL's, zstd frames are written by hand. Run
+It does not use the package, so the vectors hold the Rust encoder to the specification, not to itself: BLAKE3
+is the `blake3` package's, AES-256-GCM is OpenSSL's, zstd frames are written by hand. Run
 `python tests/golden/make_envelope_vectors.py` only to add vectors; those that are there never change.
 """
 
@@ -50,7 +50,7 @@ def encode(fields: dict[str, Any]) -> bytes:
         fields["fingerprint"],
     )
     body += fields["namespace"] + fields["facts"] + stored
-    if key is None:
+    if key is None or salt is None:
         return checked(prefix + body)
     return sealed(prefix, body, key, salt, fields["fingerprint"], fields["namespace"])
 
@@ -250,7 +250,7 @@ def refused() -> dict[str, tuple[str, bytes, list[bytes]]]:
     }
 
 
-NAMED = [
+NAMED: list[dict[str, Any]] = [
     {"secret": secret, "fingerprint": fingerprint, "target": target}
     for secret, fingerprint, target in (
         (KEY, bytes(32), 0),

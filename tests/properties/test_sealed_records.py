@@ -30,10 +30,10 @@ class Question(NamedTuple):
         payload = f"{self.number} of {self.namespace}: {TEXT}"
         return Entry(fingerprint, self.namespace, "text", payload, Facts(("t",)), 1, 2, 3, self.epoch, 5, 6)
 
-    def wire(self, **options: bool) -> Wire:
+    def wire(self, *, accept_plain: bool = False) -> Wire:
         if self.key is None:
             return Wire(compress=self.compress)
-        return Wire(Secrecy(KEYS, current=self.key, **options), compress=self.compress)
+        return Wire(Secrecy(KEYS, current=self.key, accept_plain=accept_plain), compress=self.compress)
 
     def record(self) -> bytes:
         return self.wire().record(self.entry()).envelope

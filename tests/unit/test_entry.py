@@ -132,7 +132,8 @@ def test_hostile_bytes_raise_nothing(wire: bytes) -> None:
 def test_a_payload_that_holds_no_value_is_a_miss(content: Any, payload: bytes) -> None:
     one = entry()
     wire = _core.encode_envelope(
-        kind=0, content_type=CONTENTS.index(content), epoch=1, snap=1, created=1, fresh_until=2, stale_until=3,
-        compute_micros=0, cost=0, fingerprint=one.key, namespace="n", facts=b"\x90", payload=payload,
+        kind=0, content_type=CONTENTS.index(content), epoch=1, snap=1, created=1, fresh_until=2,
+        stale_until=3, compute_micros=0, cost=0,
+        fingerprint=one.key, namespace="n", facts=b"\x90", payload=payload,
     )  # fmt: skip
     assert from_envelope(wire, "n", one.key) == (None, "payload")
