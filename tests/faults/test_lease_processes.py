@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -51,10 +51,8 @@ class Process:
         self._process.kill()
         self._process.wait()
         self._out.close()
-        try:
+        with suppress(BrokenPipeError):  # what it was asked last was not read
             self._in.close()
-        except BrokenPipeError:
-            pass  # what it was asked last was not read
 
     def restart(self) -> None:
         self.kill()

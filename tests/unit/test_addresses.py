@@ -10,6 +10,7 @@ import pytest
 from llmcache_fast import ConfigurationError
 from llmcache_fast._addresses import tiers_of
 from llmcache_fast.testing import ManualClock, MemoryTier
+from llmcache_fast.tiers.base import Tier
 from llmcache_fast.tiers.disk import DiskTier
 from llmcache_fast.tiers.postgres import PostgresTier
 from llmcache_fast.tiers.redis import RedisTier
@@ -17,7 +18,12 @@ from llmcache_fast.tiers.redis import RedisTier
 
 def test_addresses_become_tiers() -> None:
     double = MemoryTier()
-    addresses = ["disk:///x/y?max_bytes=2MiB", double, "redis://127.0.0.1", "postgresql://127.0.0.1/llm"]
+    addresses: list[str | Tier] = [
+        "disk:///x/y?max_bytes=2MiB",
+        double,
+        "redis://127.0.0.1",
+        "postgresql://127.0.0.1/llm",
+    ]
     disk, same, redis, postgres = tiers_of(addresses, ManualClock())
     assert isinstance(disk, DiskTier)
     assert (str(disk.path), disk.max_bytes) == ("/x/y", 2 << 20)
