@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -32,6 +33,7 @@ from llmcache_fast._options import (
     Unset,
     call_options,
     from_environment,
+    micros,
     names,
     namespace_of,
     options_of,
@@ -47,7 +49,7 @@ from llmcache_fast.actors.flights import Flights
 from llmcache_fast.actors.journal import Journal
 from llmcache_fast.actors.write_report import Durability, WriteReport
 from llmcache_fast.actors.writers import Writers
-from llmcache_fast.tiers.base import Tier
+from llmcache_fast.tiers.base import SearchPage, Tier
 
 T = TypeVar("T")
 
@@ -196,7 +198,14 @@ class LLMCache(Lifecycle):
             max_background=self.options.max_background,
         )
         await tasks.start(self._flights.run)
-        self._lookup = Lookup(self, self._tiers, self._clock, self._wire, lease_wait=self.options.lease_wait)
+        self._lookup = Lookup(
+            self,
+            self._tiers,
+            self._clock,
+            self._wire,
+            self._writers(),
+            lease_wait=self.options.lease_wait,
+        )
         exits.push_async_callback(self._close_tiers)
         await self._lookup.open(tasks, self.options.namespace)
         self._storing = Storing(
@@ -487,6 +496,40 @@ class LLMCache(Lifecycle):
         entry in memory, the nearest requests stored lately and the fields that differ. Shows no values.
         """
         return self._recent.explain(request, namespace, profile)
+
+    async def search(
+        self,
+        *,
+        label: str | None = None,
+        tags: Sequence[str] | None = None,
+        model: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        namespace: str | None = None,
+    ) -> SearchPage:
+        """Facts of stored entries, newest first, without the answers: from the Postgres tier.
+
+        `label` is a path, or all below one (`content/blog/*`); entries have all of `tags`. At most `limit`
+        (10,000) rows, and a cursor when there are more. What was written a moment ago may still be on its way
+        there: see `flush`. Entries that a key hides are not found, nor what was invalidated or is gone.
+
+        Raises:
+            ConfigurationError: no tier can be searched, or a condition cannot be.
+            TierError: the tier failed.
+        """
+        self._check_open()
+        return await self._lookup.search(
+            namespace_of(namespace if namespace is not None else self.options.namespace),
+            label=label,
+            tags=tags,
+            model=model,
+            created_after=micros("created_after", created_after),
+            created_before=micros("created_before", created_before),
+            limit=limit,
+            cursor=cursor,
+        )
 
     def stats(self) -> CacheStats:
         """What happened since the cache was opened; L1's counts are exact.

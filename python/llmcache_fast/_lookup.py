@@ -18,7 +18,7 @@ import anyio.abc
 from llmcache_fast._answer import entry_of
 from llmcache_fast._core import Engine
 from llmcache_fast._entry import Entry, pack_facts, stored_form
-from llmcache_fast._errors import TierError
+from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._markers import Markers
 from llmcache_fast._wire import INCIDENTS, PLAIN, Wire
@@ -26,9 +26,12 @@ from llmcache_fast.actors.leases import LEASE
 from llmcache_fast.actors.ledger import Receipt
 from llmcache_fast.actors.write_report import WriteReport
 from llmcache_fast.actors.writers import Writers
-from llmcache_fast.tiers.base import StoredRecord, Tier
+from llmcache_fast.tiers.base import FoundRecord, SearchPage, StoredRecord, Tier
 
 _log = logging.getLogger("llmcache_fast")
+
+SEARCH_BUDGET = 10.0
+"""Seconds a search may take: a caller asks for it, and no answer waits for it."""
 
 Found: TypeAlias = tuple[Entry, str]
 """An entry and the name of the tier it was found in."""
@@ -174,6 +177,27 @@ class Lookup:
 
     def _is_usable(self, entry: Entry) -> bool:
         return self._clock() < entry.stale_until and self.is_valid(entry)
+
+    async def search(self, namespace: str, **conditions: Any) -> SearchPage:
+        """What the last tier that can be searched finds, without what was invalidated.
+
+        Raises:
+            ConfigurationError: there is none, or a condition cannot be.
+            TierError: it failed.
+        """
+        for floor in reversed(self.floors):
+            tier: Any = floor.tier.inner
+            if hasattr(tier, "search"):
+                work = partial(tier.search, namespace, **conditions)
+                page: SearchPage = await floor.tier.call("read", "search", work, budget=SEARCH_BUDGET)
+                return page._replace(rows=[row for row in page.rows if self._is_valid_row(row)])
+        raise ConfigurationError("no tier of this cache can be searched: add a postgresql:// tier")
+
+    def _is_valid_row(self, row: FoundRecord) -> bool:
+        targets = self._engine._entry_targets(
+            row.namespace, row.key, list(row.tags), row.label, list(row.depends_on)
+        )
+        return self._engine._valid(targets[0], row.epoch, row.snap, targets)
 
     # -- leases ---------------------------------------------------------------------------------------
 

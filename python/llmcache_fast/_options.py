@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -121,6 +121,15 @@ def seconds(option: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ConfigurationError(f"{option}: must be a number of seconds, zero or more, not {value!r}")
     return float(value)
+
+
+def micros(option: str, value: object) -> int | None:
+    """A point in time as microseconds since 1970."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ConfigurationError(f"{option}: must be a datetime with a time zone")
+    return round(value.timestamp() * 1_000_000)
 
 
 def names(option: str, value: object) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from llmcache_fast._explain import Explanation
 from llmcache_fast._options import UNSET
 from llmcache_fast._stats import CacheStats
 from llmcache_fast.actors.write_report import WriteReport
+from llmcache_fast.tiers.base import SearchPage
 
 
 class SyncLLMCache:
@@ -100,6 +101,11 @@ class SyncLLMCache:
         """See `LLMCache.bump_version`."""
         done: Invalidation = self._run(self._cache.bump_version, name, **options)
         return done
+
+    def search(self, **conditions: Any) -> SearchPage:
+        """As `LLMCache.search`."""
+        page: SearchPage = self._run(self._cache.search, **conditions)
+        return page
 
     def flush(self, timeout: float | None = None) -> dict[str, WriteReport]:
         """See `LLMCache.flush`."""

@@ -17,7 +17,7 @@ from llmcache_fast.cli.migrate import Json, Url, postgres_tier
 from llmcache_fast.cli.output import Exit, console, stop, table, write_json
 
 if TYPE_CHECKING:
-    from llmcache_fast.tiers.postgres.search import FoundRecord, SearchPage
+    from llmcache_fast.tiers.base import FoundRecord, SearchPage
 
 _AGE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

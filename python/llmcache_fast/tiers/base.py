@@ -6,7 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from llmcache_fast import _entry
+from llmcache_fast._usage import Usage
 
 NEVER = _entry.NEVER
 
@@ -155,4 +158,57 @@ class Connected(Protocol):
 
     def suspect(self) -> None:
         """A record was not what was asked for: use no connection of now again. Returns at once (I9)."""
+        ...
+
+
+class FoundRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of a stored record. Times are microseconds since 1970, `cost` micro-USD, `size` bytes."""
+
+    key: bytes
+    namespace: str
+    label: str | None
+    tags: tuple[str, ...]
+    model: str | None
+    created: int
+    fresh_until: int
+    stale_until: int
+    cost: int
+    size: int
+    """Of the envelope."""
+    usage: Usage | None = None
+    depends_on: tuple[str, ...] = ()
+    compute_micros: int = 0
+    epoch: int = 0
+    snap: int = 0
+    """The stamp. An invalidated record is found until it is overwritten or purged; the stamp tells it."""
+
+
+class SearchPage(NamedTuple):
+    """Some of what was found."""
+
+    rows: list[FoundRecord]
+    cursor: str | None
+    """To be given for the next page; None when this was the last."""
+
+
+class SearchableTier(Tier, Protocol):
+    """A tier whose records can be found by their facts."""
+
+    async def search(
+        self,
+        namespace: str,
+        *,
+        label: str | None = None,
+        tags: Sequence[str] | None = None,
+        model: str | None = None,
+        created_after: int | None = None,
+        created_before: int | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SearchPage:
+        """Records newest first: with all of `tags`, made between the times (microseconds since 1970).
+
+        Raises:
+            ConfigurationError: a condition that cannot be.
+        """
         ...

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from llmcache_fast._entry import NEVER, Facts
 from llmcache_fast._errors import ConfigurationError
 from llmcache_fast._usage import Usage
-from llmcache_fast.tiers.base import StoredRecord
+from llmcache_fast.tiers.base import FoundRecord, StoredRecord
 from llmcache_fast.tiers.postgres import PostgresTier
-from llmcache_fast.tiers.postgres.search import FoundRecord
 
 LABELS = ["a", "a/b", "a/b/c", "a/bc", "a0", "a/é", None]
 TAGS: list[tuple[str, ...]] = [(), ("x",), ("y",), ("x", "y"), ('q"\\{,}', "x")]

@@ -5,46 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from llmcache_fast._errors import ConfigurationError
 from llmcache_fast._usage import Usage
+from llmcache_fast.tiers.base import FoundRecord, SearchPage
 from llmcache_fast.tiers.postgres.numbers import capped, to_unsigned
 from llmcache_fast.tiers.postgres.rows import Metadata
 
 MAX_LIMIT = 10_000
-
-
-class FoundRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts of a stored record. Times are microseconds since 1970, `cost` micro-USD, `size` bytes."""
-
-    key: bytes
-    namespace: str
-    label: str | None
-    tags: tuple[str, ...]
-    model: str | None
-    created: int
-    fresh_until: int
-    stale_until: int
-    cost: int
-    size: int
-    """Of the envelope."""
-    usage: Usage | None = None
-    depends_on: tuple[str, ...] = ()
-    compute_micros: int = 0
-    epoch: int = 0
-    snap: int = 0
-    """The stamp. An invalidated record is found until it is overwritten or purged; the stamp tells it."""
-
-
-class SearchPage(NamedTuple):
-    """Some of what was found."""
-
-    rows: list[FoundRecord]
-    cursor: str | None
-    """To be given for the next page; None when this was the last."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import anyio
 import asyncpg
 
 from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
-from llmcache_fast.tiers.base import PutReport, StoredRecord
+from llmcache_fast.tiers.base import PutReport, SearchPage, StoredRecord
 from llmcache_fast.tiers.postgres import address, errors, rows, schema, search
 from llmcache_fast.tiers.postgres.connections import Connection, Connections, PoolStatistics, closed
 from llmcache_fast.tiers.postgres.leases import Leases
@@ -292,7 +292,7 @@ class PostgresTier:
         created_before: int | None = None,
         limit: int = 100,
         cursor: str | None = None,
-    ) -> search.SearchPage:
+    ) -> SearchPage:
         """Facts of stored records, newest first: at most `limit` (10,000), and a cursor when there are more.
 
         Args:
