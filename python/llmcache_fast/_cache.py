@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, overload
@@ -543,6 +544,7 @@ class LLMCache(Lifecycle):
             self._computing.counts,
             stored=self._storing.stored,
             not_stored=self._storing.not_stored,
+            writes=asdict(self._lookup.writers.statistics()),
             flights=self._flights.statistics()._asdict(),
             saved=self._computing.saved,
         )

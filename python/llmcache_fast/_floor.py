@@ -76,6 +76,7 @@ class Floor:
             incidents=dict(self.incidents),
             writes={name: getattr(writes, name) for name in writes.__slots__},
             guard=self.tier.statistics(),
+            leases={} if self.leases is None else self.leases.statistics()._asdict(),
         )
 
     def failed(self, operation: str, error: BaseException) -> None:

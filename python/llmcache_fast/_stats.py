@@ -74,6 +74,8 @@ class TierStats(msgspec.Struct, frozen=True):
     """The write-behind buffer: see `WriteStatistics`."""
     guard: dict[str, GuardStats] = {}
     """By direction."""
+    leases: dict[str, int] = {}
+    """Computations agreed on with other processes, where this tier is asked: see `LeaseStatistics`."""
 
 
 class CacheStats(msgspec.Struct, frozen=True):
@@ -98,6 +100,9 @@ class CacheStats(msgspec.Struct, frozen=True):
     """Values that memory took."""
     not_stored: dict[str, int]
     """By reason: `admission`, `superseded`, `unstorable`, `option`, `too_large`, ..."""
+    writes: dict[str, Any]
+    """What was written behind to all tiers, and what of it was lost or shed, in entries and micro-USD: see
+    `WritersStatistics`."""
     flights: dict[str, int]
     """See `actors.flights.FlightStatistics`."""
     saved_usd: float
@@ -125,6 +130,7 @@ def cache_stats(
     *,
     stored: int,
     not_stored: Mapping[str, int],
+    writes: dict[str, Any],
     flights: dict[str, int],
     saved: int,
 ) -> CacheStats:
@@ -142,6 +148,7 @@ def cache_stats(
         failures=counts["failures"],
         stored=stored,
         not_stored=dict(not_stored),
+        writes=writes,
         flights=flights,
         saved_usd=(memory.hit_cost + saved) / 1_000_000,
     )
