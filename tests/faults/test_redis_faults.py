@@ -140,7 +140,7 @@ async def test_the_storm_notices_a_connection_that_goes_back_with_an_unread_repl
 
 
 async def after_restarts(tier: RedisTier, server: RedisServer, rounds: int) -> int:
-    """Restarts that come back empty, under load; in how many of them an old stamp went on being the clock's."""
+    """Restart empty so often, under load; how often the clock did not begin anew."""
     unnoticed = 0
     stop = False
 
