@@ -30,6 +30,7 @@ ROWS = {
     "envelope": "benches.test_envelope",
     "postgres": "benches.test_postgres",
     "journal": "benches.test_journal",
+    "redis": "benches.test_redis",
     "traces": "benches.traces",
 }
 PEERS = (
