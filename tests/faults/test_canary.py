@@ -318,7 +318,7 @@ async def test_a_message_that_quotes_a_value_is_found(
     def quoting(value: Any, kind: Any = None) -> Any:
         raise UnstorableValueError(f"{value!r} cannot be stored")
 
-    monkeypatch.setattr("llmcache_fast._cache.encode", quoting)
+    monkeypatch.setattr("llmcache_fast._storing.encode", quoting)
     ears = Ears()
     async with LLMCache() as cache:
         with ears.errors():
