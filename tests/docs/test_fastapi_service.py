@@ -14,7 +14,8 @@ import anyio
 import httpx
 import pytest
 
-from llmcache_fast.cli.upstream import DemoUpstream
+from llmcache_fast.cli.upstream import DemoUpstream, UpstreamOptions
+from tests.servers.redis import RedisServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WORKERS = 3
@@ -89,3 +90,16 @@ async def test_workers_share_a_folder(tmp_path: Path, anyio_backend: str) -> Non
         with served(f"disk://{tmp_path}", upstream.url) as url:
             assert await asked(url, "Why is the sky blue?", 12) == first
             assert calls(upstream.url) == before, "workers that are started again have it all"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_workers_that_share_servers_compute_once(
+    redis_server: RedisServer, redis_prefix: str, postgres_url: str, anyio_backend: str
+) -> None:
+    tiers = f"{redis_server.url}?prefix={redis_prefix},{postgres_url}"
+    with DemoUpstream(UpstreamOptions(latency_ms=300)) as upstream, served(tiers, upstream.url) as url:
+        first = await asked(url, "Why is the sky blue?", 30)
+        assert len(first) == 1
+        assert calls(upstream.url) == 1, "one call for the thirty of all workers"
+        assert await asked(url, "Why is the sky blue?", 30) == first
+        assert calls(upstream.url) == 1

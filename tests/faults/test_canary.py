@@ -310,6 +310,43 @@ async def test_nothing_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
     assert ears.canaries() == []
 
 
+class SharedTier(MemoryTier):
+    """Another cache's sight of the same tier."""
+
+    def __init__(self, shared: MemoryTier) -> None:
+        super().__init__(clock=shared._clock)
+        self.records, self._clocks, self._markers = shared.records, shared._clocks, shared._markers
+
+
+async def test_a_tier_holds_nothing_that_can_be_read() -> None:
+    """What a store sees through a cache with keys, while caches with the same keys share it."""
+    clock = ManualClock()
+    tier = MemoryTier(clock=clock)
+    secrecy = Secrecy(KEY, blinding=bytes(range(150, 182)))
+    async with LLMCache(tiers=[tier], secrecy=secrecy, clock=clock) as one:
+        true_key = one.fingerprint(REQUEST)
+        await one.set(REQUEST, ANSWER * 100, tags=[TAG])
+        await one.set(REQUESTS[0], {"answer": ANSWER}, label=f"docs/{TAG}")
+        await one.invalidate(tags=["other"])
+        await one.flush()
+        assert len(tier.records) == 2
+        assert tier._markers
+        held = b"".join(msgspec.msgpack.encode(record) for record in tier.records.values())
+        for canary in CANARIES:
+            assert canary.encode() not in held
+        assert true_key not in held
+        assert _core.Engine._namespace_id("default") not in (*tier._clocks, *tier._markers)
+        async with LLMCache(tiers=[SharedTier(tier)], secrecy=secrecy, clock=clock) as other:
+            assert await other.get(REQUEST) == ANSWER * 100
+            assert await other.get(REQUESTS[0]) == {"answer": ANSWER}
+            clock.advance(1)
+            await one.invalidate(tags=[TAG])
+        # A third, with nothing in memory, hears of the marker by its blinded number and maps it back.
+        async with LLMCache(tiers=[SharedTier(tier)], secrecy=secrecy, clock=clock) as third:
+            assert await third.get(REQUEST) is None
+            assert await third.get(REQUESTS[0]) == {"answer": ANSWER}
+
+
 async def test_a_message_that_quotes_a_value_is_found(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
