@@ -12,7 +12,6 @@ use llmcache_core::l1::{self, EntryView, L1, Lookup};
 use llmcache_core::markers::{Markers, Stamp, Target, target};
 use llmcache_core::profile::PROFILES;
 use parking_lot::RwLock;
-use pyo3::Borrowed;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -22,7 +21,6 @@ use crate::clock::Clock;
 use crate::error;
 use crate::keyer::{self, Prefix};
 use crate::memo::Memo;
-use crate::ready::ready;
 use crate::stored::{Facts, Stored, is_plain};
 
 /// Prefixes of other namespaces kept ready.
@@ -49,17 +47,6 @@ pub(crate) struct Core {
 pub(crate) struct Engine {
     core: OnceLock<Core>,
     open: AtomicBool,
-}
-
-/// An option of a call that tells None from not given.
-struct Given<'py>(Option<Bound<'py, PyAny>>);
-
-impl<'py> FromPyObject<'_, 'py> for Given<'py> {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Self(Some(value.to_owned())))
-    }
 }
 
 /// What a reading call says beside the request.
@@ -274,84 +261,6 @@ impl Engine {
             request.py(),
             &self.core()?.fingerprint(request, &reading)?,
         ))
-    }
-
-    /// The value of a request: from a tier, from a computation that is running, or from `compute`. Awaitable.
-    #[pyo3(signature = (request, compute, *, r#type=None, namespace=None, profile=None, variant=None, ttl=Given(None),
-                        stale_while_revalidate=Given(None), stale_if_error=Given(None), tags=Given(None), label=Given(None),
-                        depends_on=Given(None), timeout=Given(None), refresh=Given(None), only_if_cached=Given(None), store=Given(None)))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "keywords of a Python call; pyo3 is fastest when all are named"
-    )]
-    fn get_or_compute<'py>(
-        slf: &Bound<'py, Self>,
-        request: &Bound<'py, PyAny>,
-        compute: &Bound<'py, PyAny>,
-        r#type: Option<Bound<'py, PyAny>>,
-        namespace: Option<String>,
-        profile: Option<String>,
-        variant: Option<Bound<'py, PyAny>>,
-        ttl: Given<'py>,
-        stale_while_revalidate: Given<'py>,
-        stale_if_error: Given<'py>,
-        tags: Given<'py>,
-        label: Given<'py>,
-        depends_on: Given<'py>,
-        timeout: Given<'py>,
-        refresh: Given<'py>,
-        only_if_cached: Given<'py>,
-        store: Given<'py>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let core = slf.get().opened(py)?;
-        let reading = Reading {
-            namespace,
-            profile,
-            variant,
-            kind: r#type,
-        };
-        let key = core.fingerprint(request, &reading)?;
-        // Refreshing goes the long way.
-        let refreshing = match &refresh.0 {
-            None => false,
-            Some(refresh) => refresh.is_truthy()?,
-        };
-        if !refreshing
-            && let Lookup::Fresh(value) = core.look(&key)
-            && let Some(value) = finished(slf, value, reading.kind.as_ref())?
-        {
-            return ready(py, value);
-        }
-        let mut options: Option<Bound<'py, PyDict>> = None;
-        for (name, given) in [
-            ("ttl", ttl),
-            ("stale_while_revalidate", stale_while_revalidate),
-            ("stale_if_error", stale_if_error),
-            ("tags", tags),
-            ("label", label),
-            ("depends_on", depends_on),
-            ("timeout", timeout),
-            ("refresh", refresh),
-            ("only_if_cached", only_if_cached),
-            ("store", store),
-        ] {
-            if let Some(value) = given.0 {
-                options
-                    .get_or_insert_with(|| PyDict::new(py))
-                    .set_item(name, value)?;
-            }
-        }
-        let namespace = reading.namespace.as_deref().unwrap_or(&core.namespace);
-        let arguments = (
-            keyer::to_bytes(py, &key),
-            request,
-            compute,
-            reading.kind,
-            namespace,
-            options,
-        );
-        slf.call_method1(intern!(py, "_compute"), arguments)
     }
 
     /// Each top-level field of a request with what the profile's rules say of it.
