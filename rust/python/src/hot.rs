@@ -167,24 +167,24 @@ fn at_once<const METHOD: u8>(
 }
 
 /// The general way, attached as pyo3 counts it: it drops references of all kinds.
-fn attached<'py, const METHOD: u8>(
-    py: Python<'py>,
+fn attached<const METHOD: u8>(
+    py: Python<'_>,
     slf: *mut ffi::PyObject,
     arguments: Arguments,
     looked: Looked,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'_, PyAny>> {
     let value =
         Python::attach(|py| general::<METHOD>(py, slf, arguments, looked).map(Bound::into_ptr))?;
     // SAFETY: a new reference, handed on.
     Ok(unsafe { Bound::from_owned_ptr(py, value) })
 }
 
-fn general<'py, const METHOD: u8>(
-    py: Python<'py>,
+fn general<const METHOD: u8>(
+    py: Python<'_>,
     slf: *mut ffi::PyObject,
     arguments: Arguments,
     looked: Looked,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'_, PyAny>> {
     // SAFETY: the descriptor has checked that `slf` is an engine.
     let slf = unsafe { Bound::from_borrowed_ptr(py, slf).cast_into_unchecked::<Engine>() };
     let call = parse::<METHOD>(py, arguments)?;
