@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 from llmcache_fast import LLMCache, _entry
+from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import Tier
 from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
@@ -33,7 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-NAMESPACES = ("one", "one", "two", "two")
+NAMESPACES = ("one", "one", "one", "two")
 """Of the caches."""
 CALLERS = 6
 """Of each cache."""
@@ -42,7 +43,7 @@ BUDGET = 0.1
 HEAL = 30.0
 Chances = dict[Fault, float]
 REDIS: Chances = {"swap": 0.05, "swap_between": 0.1, "duplicate": 0.01, "drop": 0.005}
-POSTGRES: Chances = {"swap_between": 0.1, "duplicate": 0.005, "drop": 0.005}
+POSTGRES: Chances = {"swap_between": 0.3, "duplicate": 0.005, "drop": 0.005}
 """Its driver has one question at a time on a connection: there is nothing to swap with on the same."""
 NEVER_OPENS = BreakerOptions(window=10**6, least=10**6)
 """An open breaker keeps callers from the faults that are to meet them."""
@@ -66,6 +67,8 @@ class Seen:
     """Records of another request that came as far as the reader of envelopes."""
     incidents: Counter[str] = field(default_factory=Counter)
     failures: int = 0
+    bugs: int = 0
+    """Replies that a tier was not prepared for: it raised what no tier may."""
     faults: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     """Made after the first."""
@@ -123,6 +126,12 @@ async def calls(
         seen.strange += key not in data
         return decode(data, namespace, key, **options)
 
+    def unprepared(self: GuardedTier, operation: str, error: Exception) -> TierError:
+        seen.bugs += not isinstance(error, TierError)
+        return own_error(self, operation, error)
+
+    own_error = GuardedTier._own_error
+    monkeypatch.setattr(GuardedTier, "_own_error", unprepared)
     monkeypatch.setattr(_entry, "from_envelope", watched)
     # What a driver raises in callbacks of the event loop is told to the loop's handler, and to no caller.
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
@@ -136,7 +145,7 @@ async def calls(
 
         async def caller(cache: LLMCache, seed: int) -> None:
             rng = random.Random(seed)
-            while sum(proxy.counts[fault] for fault in chances) < faults:
+            while not seen.wrong and sum(proxy.counts[fault] for fault in chances) < faults:
                 await call(cache, rng, seen)
 
         async with anyio.create_task_group() as group:
@@ -173,6 +182,7 @@ def check(seen: Seen, faults: int) -> None:
     print(f"{seen.wrong} of {seen.calls} wrong; {seen}")  # noqa: T201 - figures for a reader
     assert seen.wrong == 0
     assert seen.errors == {}
+    assert seen.bugs == 0
     assert sum(seen.faults.values()) >= faults
     assert min(seen.faults.values()) > 0, "a kind of fault never came about"
     assert seen.incidents.total() == seen.strange, "a record of another request was passed over in silence"
@@ -210,12 +220,16 @@ async def redis_calls(
 
 
 async def postgres_calls(
-    server: PostgresServer, url: str, faults: int, monkeypatch: pytest.MonkeyPatch
+    server: PostgresServer,
+    url: str,
+    faults: int,
+    monkeypatch: pytest.MonkeyPatch,
+    chances: Chances = POSTGRES,
 ) -> Seen:
     # By the socket no password is asked for: connections, of which many are made here, are cheap.
     proxy = Proxy(str(server.folder / f".s.PGSQL.{server.port}"), postgres_reply, seed=11)
     proxy.swappable = is_of_a_statement
-    return await calls(proxy, POSTGRES, postgres_at(server, url), faults, monkeypatch)
+    return await calls(proxy, chances, postgres_at(server, url), faults, monkeypatch)
 
 
 @pytest.mark.parametrize("faults", [600, pytest.param(10_000, marks=pytest.mark.long)])
@@ -239,6 +253,8 @@ async def test_postgres_gives_nobody_a_reply_of_another(
 
 def believe(data: bytes, namespace: str, key: bytes, **options: Any) -> tuple[Any, str]:
     """Take a record for what it says it is of (docs/reference/envelope.md), whatever was asked for."""
+    if len(data) < 112:
+        return None, "truncated"
     size = int.from_bytes(data[18:20], "little")
     entry, reason = read(data, data[112 : 112 + size].decode(errors="replace"), data[80:112], **options)
     return (None, reason) if entry is None else (entry._replace(key=key, namespace=namespace), "")
@@ -251,7 +267,7 @@ async def test_a_redis_reader_that_believes_any_record_is_found_out(
     redis_server: RedisServer, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_entry, "from_envelope", believe)
-    assert (await redis_calls(redis_server, redis_prefix, 300, monkeypatch)).wrong > 0
+    assert (await redis_calls(redis_server, redis_prefix, 2_000, monkeypatch)).wrong > 0
 
 
 async def test_a_postgres_reader_that_believes_any_row_is_found_out(
@@ -260,12 +276,11 @@ async def test_a_postgres_reader_that_believes_any_row_is_found_out(
     async def get_many(self: PostgresTier, keys: Any) -> list[bytes | None]:
         async def work(connection: Any) -> list[bytes | None]:
             rows = await connection.fetch(self._sql.get, list(keys))
-            found = {row[0]: row[1] for row in rows}
-            strange = [envelope for key, envelope in found.items() if key not in keys]
-            return [found.get(key, strange[0] if strange else None) for key in keys]
+            return [row[1] for row in rows][: len(keys)] + [None] * (len(keys) - len(rows))
 
         return await self._call("get_many", work)
 
     monkeypatch.setattr(PostgresTier, "get_many", get_many)
     monkeypatch.setattr(_entry, "from_envelope", believe)
-    assert (await postgres_calls(postgres_server, postgres_url, 60, monkeypatch)).wrong > 0
+    chances: Chances = {"swap_between": 0.3}
+    assert (await postgres_calls(postgres_server, postgres_url, 2_000, monkeypatch, chances)).wrong > 0
