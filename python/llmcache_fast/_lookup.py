@@ -205,8 +205,8 @@ class Lookup:
         self, floor: Floor, key: bytes, namespace: str, lease: Lease, *, there: bool = False
     ) -> bytes | None:
         def is_answer(envelope: bytes) -> bool:
-            entry, _ = self._wire.entry(envelope, namespace, key)
-            return entry is not None and self._is_usable(entry) and lease.is_answer(entry)
+            entry = self._checked(floor, envelope, namespace, key)
+            return entry is not None and lease.is_answer(entry)
 
         assert floor.leases is not None  # noqa: S101 - made with `_leasing`
         floor.reads += 1

@@ -77,6 +77,8 @@ class Proxy:
         """Bytes of replies after which a connection goes silent, without being closed."""
         self.silent = False
         """New connections are accepted and never answered."""
+        self.swappable: Callable[[bytes], bool] = lambda reply: True
+        """Which replies may be swapped between connections."""
         self.patience = 0.05
         """Seconds a reply waits for one of another connection to be swapped with."""
 
@@ -200,7 +202,7 @@ class Proxy:
     async def _deliver(self, connection: Connection, reply: bytes, behind: deque[bytes]) -> None:
         if self.delay is not None:
             await asyncio.sleep(self.delay(self._random))
-        fault = self._fault(bool(behind))
+        fault = self._fault(reply, bool(behind))
         if fault is not None:
             self.counts[fault] += 1
         if fault == "swap":
@@ -234,13 +236,14 @@ class Proxy:
         connection.passed += len(data)
         connection.client.write(data)
 
-    def _fault(self, pipelined: bool) -> Fault | None:
-        if self._next and (self._next[0] != "swap" or pipelined):
+    def _fault(self, reply: bytes, pipelined: bool) -> Fault | None:
+        can = {"swap": pipelined, "swap_between": self.swappable(reply)}
+        if self._next and can.get(self._next[0], True):
             return self._next.popleft()
         for name in FAULTS:
             # Drawn in any case, so that one chance more or less moves no other fault.
             hit = self._random.random() < self.chances.get(name, 0.0)
-            if hit and (name != "swap" or pipelined):
+            if hit and can.get(name, True):
                 return name
         return None
 

@@ -257,6 +257,17 @@ def closed(operation: str) -> TierError:
     return TierError("the tier is not open", tier=errors.NAME, operation=operation, reason="closed")
 
 
+def desynchronised(connection: Connection, operation: str) -> TierError:
+    """What rows that were not asked for mean: the connection is a reply behind or before, and is cut (I9)."""
+    connection.terminate()
+    return TierError(
+        "a row came that was not asked for; the connection was cut",
+        tier=errors.NAME,
+        operation=operation,
+        reason="desync",
+    )
+
+
 def _late(operation: str) -> TierUnavailableError:
     return TierUnavailableError(
         "the server did not answer in time", tier=errors.NAME, operation=operation, reason="timeout"

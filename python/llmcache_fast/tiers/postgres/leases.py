@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 
 from llmcache_fast._errors import TierError
-from llmcache_fast.tiers.postgres.connections import Connection, Connections
+from llmcache_fast.tiers.postgres.connections import Connection, Connections, desynchronised
 from llmcache_fast.tiers.postgres.statements import Statements
 
 _JITTER = random.SystemRandom()
@@ -54,7 +54,10 @@ class Leases:
 
         async def work(connection: Connection) -> dict[bytes, tuple[bytes | None, bool]]:
             rows = await connection.fetch(self._sql.get_or_lease, given, token, micros, self._now())
-            return {row[0]: (row[1], row[2]) for row in rows}
+            found = {row[0]: (row[1], row[2]) for row in rows}
+            if found.keys() != set(given):
+                raise desynchronised(connection, "get_or_lease_many")
+            return found
 
         found = await self._pool.call("get_or_lease_many", work, self._budget)
         return [found[key] for key in keys]

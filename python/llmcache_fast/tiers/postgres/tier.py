@@ -13,7 +13,13 @@ import asyncpg
 from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
 from llmcache_fast.tiers.base import PutReport, SearchPage, StoredRecord
 from llmcache_fast.tiers.postgres import address, errors, rows, schema, search
-from llmcache_fast.tiers.postgres.connections import Connection, Connections, PoolStatistics, closed
+from llmcache_fast.tiers.postgres.connections import (
+    Connection,
+    Connections,
+    PoolStatistics,
+    closed,
+    desynchronised,
+)
 from llmcache_fast.tiers.postgres.leases import Leases
 from llmcache_fast.tiers.postgres.numbers import capped, to_signed, to_unsigned
 from llmcache_fast.tiers.postgres.statements import Statements
@@ -207,14 +213,7 @@ class PostgresTier:
             found: dict[bytes, bytes | None] = dict.fromkeys(given)
             for key, envelope in await connection.fetch(self._sql.get, list(found)):
                 if key not in found:
-                    # Not what was asked for: this connection is one reply behind or before (I9).
-                    connection.terminate()
-                    raise TierError(
-                        "a row came that was not asked for; the connection was cut",
-                        tier=self.name,
-                        operation="get_many",
-                        reason="desync",
-                    )
+                    raise desynchronised(connection, "get_many")
                 found[key] = envelope
             return [found[key] for key in given]
 

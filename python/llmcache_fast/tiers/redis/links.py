@@ -29,7 +29,7 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.patience import Patience
-from llmcache_fast.tiers.redis.replies import NAME, tier_error
+from llmcache_fast.tiers.redis.replies import NAME, tier_error, unexpected
 
 _log = logging.getLogger("llmcache_fast.redis")
 
@@ -275,6 +275,8 @@ async def _teach(
     taught: set[bytes | str | int] = set()
     for place in places:
         command = commands[place]
+        if command[0] != b"EVALSHA":
+            unexpected(operation)  # another's reply
         digest = command[1]
         if digest not in taught and isinstance(digest, bytes):
             taught.add(digest)
