@@ -340,12 +340,16 @@ class Computing:
         options: CallOptions,
     ) -> Landing:
         """Run the source of a stream and keep what it commits, unless another process has recorded it."""
+
+        def is_answer(entry: Entry) -> bool:
+            return entry.content == "stream" and self._state(entry, options) == "fresh"
+
         await self._lookup.markers.prepare(flight.namespace)
         stamp = self._engine._stamp(flight.space)
-        lease = self._lease(None, options)
+        lease = Lease(is_answer)
         try:
             found = None if options.refresh else await self._lookup.read(flight.key, flight.namespace, lease)
-            if found is None or not lease.is_answer(found[0]):
+            if found is None or not is_answer(found[0]):
                 found = await self._lookup.claim(flight.key, flight.namespace, lease)
             if found is not None and recorder.replay(found[0]):
                 self.counts["hit"] += 1

@@ -1,0 +1,70 @@
+"""Caches that share a Redis tier compute once, and wait for each other no longer than that pays."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from llmcache_fast import LLMCache, Recorder
+from tests.servers.redis import RedisServer
+
+REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+LIMIT = 30.0
+"""Seconds after which a test says that it hangs; a lease is waited for twice as long."""
+
+
+@pytest.fixture
+def tier(redis_server: RedisServer, redis_prefix: str) -> str:
+    return f"{redis_server.url}?prefix={redis_prefix}"
+
+
+class Slow:
+    """A computation that says when it has begun, and ends when it may."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = anyio.Event(), anyio.Event()
+
+    async def __call__(self) -> str:
+        self.begun.set()
+        await self.may_end.wait()
+        return "slow"
+
+
+async def quick() -> str:
+    return "quick"
+
+
+async def waits(cache: LLMCache) -> None:
+    """Return when the cache waits for a lease."""
+    while not cache.stats().tiers[-1].leases["waited"]:  # noqa: ASYNC110 - on a state, not for a time
+        await anyio.sleep(0.002)
+
+
+async def test_a_stream_that_another_process_records_is_replayed(tier: str) -> None:
+    begun, may_end = anyio.Event(), anyio.Event()
+
+    async def source(recorder: Recorder) -> None:
+        recorder.begin(b"head")
+        recorder.write(b"chunk")
+        begun.set()
+        await may_end.wait()
+        recorder.commit()
+
+    async def refuse(recorder: Recorder) -> None:
+        raise AssertionError("another process has recorded it")
+
+    replayed: list[bytes] = []
+    async with LLMCache(tiers=[tier]) as one, LLMCache(tiers=[tier]) as other:
+
+        async def follow() -> None:
+            async with await other.stream(REQUEST, refuse) as reader:
+                replayed.extend([reader.head, *[chunk async for chunk in reader]])
+                assert reader.status == "hit"
+
+        with anyio.fail_after(LIMIT):
+            async with await one.stream(REQUEST, source), anyio.create_task_group() as group:
+                await begun.wait()
+                group.start_soon(follow)
+                await waits(other)
+                may_end.set()
+    assert replayed == [b"head", b"chunk"]
