@@ -302,11 +302,11 @@ class Computing:
             flight.land(stale)
         return None
 
-    def _lease(self, kind: Any, options: CallOptions) -> Lease:
+    def _lease(self, kind: Any, options: CallOptions) -> Lease | None:
         def is_answer(entry: Entry) -> bool:
             return _is_for(entry, kind) and self._state(entry, options) == "fresh"
 
-        return Lease(is_answer)
+        return Lease(is_answer) if _will_store(options) else None
 
     async def _compute(
         self,
@@ -346,7 +346,7 @@ class Computing:
 
         await self._lookup.markers.prepare(flight.namespace)
         stamp = self._engine._stamp(flight.space)
-        lease = Lease(is_answer)
+        lease = Lease(is_answer) if _will_store(options) else None
         try:
             found = None if options.refresh else await self._lookup.read(flight.key, flight.namespace, lease)
             if found is None or not is_answer(found[0]):
@@ -445,6 +445,11 @@ class Computing:
     def forget_failure(self, key: bytes) -> None:
         """Forget what is remembered of a failing request."""
         self._failures.forget(key)
+
+
+def _will_store(options: CallOptions) -> bool:
+    """Whether a call that computes leaves something behind. For one that does not, nobody is to wait."""
+    return options.store and options.ttl != 0
 
 
 def _is_for(entry: Entry | None, kind: Any) -> bool:

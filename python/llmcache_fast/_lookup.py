@@ -214,11 +214,11 @@ class Lookup:
         lease.held, lease.there = claim.held, claim.envelope is not None
         return claim.envelope
 
-    async def claim(self, key: bytes, namespace: str, lease: Lease) -> Found | None:
+    async def claim(self, key: bytes, namespace: str, lease: Lease | None) -> Found | None:
         """After a `read` that found nothing of use: ask for the right to compute, if the tier that grants it
         was not asked because it holds something. What another process stored meanwhile, or None: compute."""
         floor = self._leasing
-        if floor is None or lease.held or not lease.there or not floor.is_readable:
+        if floor is None or lease is None or lease.held or not lease.there or not floor.is_readable:
             return None
         envelope = await self._claim(floor, key, namespace, lease, there=True)
         entry = None if envelope is None else self._checked(floor, envelope, namespace, key)
@@ -227,10 +227,10 @@ class Lookup:
         floor.hits += 1
         return self._promote(entry, ()) or (entry, floor.tier.name)
 
-    def release(self, key: bytes, lease: Lease) -> None:
+    def release(self, key: bytes, lease: Lease | None) -> None:
         """Give a lease back, as soon as what is buffered for its tier has been written: who is woken by it
         looks there. Returns at once."""
-        if lease.held:
+        if lease is not None and lease.held:
             lease.held = False
             self._tasks.start_soon(self._give_back, self._leasing, self._wire.tier_key(key))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import anyio
 import pytest
 
@@ -68,3 +71,15 @@ async def test_a_stream_that_another_process_records_is_replayed(tier: str) -> N
                 await waits(other)
                 may_end.set()
     assert replayed == [b"head", b"chunk"]
+
+
+@pytest.mark.parametrize("options", [{"store": False}, {"ttl": 0}], ids=str)
+async def test_nobody_waits_for_what_will_not_be_stored(tier: str, options: dict[str, Any]) -> None:
+    slow = Slow()
+    async with LLMCache(tiers=[tier]) as one, LLMCache(tiers=[tier]) as other:
+        with anyio.fail_after(LIMIT):
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(one.get_or_compute, REQUEST, slow, **options))
+                await slow.begun.wait()
+                assert await other.get_or_compute(REQUEST, quick) == "quick"
+                slow.may_end.set()
