@@ -83,3 +83,14 @@ async def test_nobody_waits_for_what_will_not_be_stored(tier: str, options: dict
                 await slow.begun.wait()
                 assert await other.get_or_compute(REQUEST, quick) == "quick"
                 slow.may_end.set()
+
+
+async def test_waiting_for_another_process_leaves_time_to_compute(tier: str) -> None:
+    slow = Slow()
+    async with LLMCache(tiers=[tier]) as one, LLMCache(tiers=[tier], deadline=1.0) as other:
+        with anyio.fail_after(LIMIT):
+            async with anyio.create_task_group() as group:
+                group.start_soon(one.get_or_compute, REQUEST, slow)
+                await slow.begun.wait()
+                assert await other.get_or_compute(REQUEST, quick) == "quick"
+                slow.may_end.set()
