@@ -212,6 +212,8 @@ class Lookup:
         floor.reads += 1
         claim = await floor.leases.claim(self._wire.tier_key(key), is_answer, there=there)
         lease.held, lease.there = claim.held, claim.envelope is not None
+        if lease.there and not await self.markers.prepare(namespace) and floor is self.markers.authority:
+            return None  # it may have been invalidated while it was waited for
         return claim.envelope
 
     async def claim(self, key: bytes, namespace: str, lease: Lease | None) -> Found | None:

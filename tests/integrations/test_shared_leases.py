@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from llmcache_fast import LLMCache, Recorder
+from llmcache_fast._markers import SYNC_EVERY
 from tests.servers.redis import RedisServer
 
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -94,3 +95,30 @@ async def test_waiting_for_another_process_leaves_time_to_compute(tier: str) -> 
                 await slow.begun.wait()
                 assert await other.get_or_compute(REQUEST, quick) == "quick"
                 slow.may_end.set()
+
+
+async def test_what_was_invalidated_while_its_computation_was_waited_for_is_no_answer(tier: str) -> None:
+    slow = Slow()
+    async with (
+        LLMCache(tiers=[tier]) as one,
+        LLMCache(tiers=[tier]) as other,
+        LLMCache(tiers=[tier]) as third,
+    ):
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await other.get_or_compute(REQUEST, quick))
+
+        with anyio.fail_after(LIMIT):
+            async with anyio.create_task_group() as group:
+                group.start_soon(one.get_or_compute, REQUEST, slow)
+                await slow.begun.wait()
+                group.start_soon(ask)
+                await waits(other)
+                await third.invalidate(REQUEST)
+                await anyio.sleep(SYNC_EVERY)
+                group.start_soon(ask)
+                await anyio.wait_all_tasks_blocked()
+                slow.may_end.set()
+        assert answers == ["quick", "quick"]
+        assert await other.get(REQUEST) == "quick"
