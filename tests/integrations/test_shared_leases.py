@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -10,6 +11,7 @@ import pytest
 
 from llmcache_fast import LLMCache, Recorder
 from llmcache_fast._markers import SYNC_EVERY
+from llmcache_fast.testing import ManualClock
 from tests.servers.redis import RedisServer
 
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -121,4 +123,27 @@ async def test_what_was_invalidated_while_its_computation_was_waited_for_is_no_a
                 await anyio.wait_all_tasks_blocked()
                 slow.may_end.set()
         assert answers == ["quick", "quick"]
-        assert await other.get(REQUEST) == "quick"
+
+
+async def test_what_is_old_in_a_tier_above_is_computed_by_one(tier: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"ttl": 10, "jitter": 0.0, "stale_while_revalidate": 100}
+    clock = ManualClock()
+    computed = []
+
+    async def compute() -> str:
+        computed.append("new")
+        return "new"
+
+    for name in ("one", "other"):
+        async with LLMCache(tiers=[f"disk://{tmp_path / name}", tier], clock=clock, **options) as cache:
+            await cache.get_or_compute(REQUEST, quick)
+            await cache.flush()
+    clock.advance(11)
+    for name in ("one", "other"):
+        async with LLMCache(tiers=[f"disk://{tmp_path / name}", tier], clock=clock, **options) as cache:
+            assert (await cache.resolve(REQUEST, compute)).value == "quick"
+            with anyio.fail_after(LIMIT):
+                while await cache.get(REQUEST) != "new":
+                    await anyio.sleep(0.002)
+            await cache.flush()
+    assert computed == ["new"]
