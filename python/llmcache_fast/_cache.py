@@ -87,7 +87,8 @@ class LLMCache(Lifecycle):
         admit: Whether a computed value may be stored; the default refuses what is empty or cut off.
         prices: The price table by which usage becomes cost.
         lease_wait: Seconds for which a computation of another process that shares a Redis or Postgres tier is
-            waited for before computing all the same; 0 does not ask whether there is one.
+            waited for before computing all the same, half the `deadline` at the most; 0 does not ask whether
+            there is one.
         journal: A folder on a local disk, in which what is on its way to the tiers survives the process,
             until they have it; several processes may share it.
         durability: When `set` answers: `memory`, when it is buffered for the tiers; `journal`, when the
@@ -205,7 +206,8 @@ class LLMCache(Lifecycle):
             self._clock,
             self._wire,
             self._writers(),
-            lease_wait=self.options.lease_wait,
+            # In the other half of its time a flight computes.
+            lease_wait=min(self.options.lease_wait, self.options.deadline / 2),
         )
         exits.push_async_callback(self._close_tiers)
         await self._lookup.open(tasks, self.options.namespace)

@@ -302,11 +302,11 @@ class Computing:
             flight.land(stale)
         return None
 
-    def _lease(self, kind: Any, options: CallOptions) -> Lease:
+    def _lease(self, kind: Any, options: CallOptions) -> Lease | None:
         def is_answer(entry: Entry) -> bool:
             return _is_for(entry, kind) and self._state(entry, options) == "fresh"
 
-        return Lease(is_answer)
+        return Lease(is_answer) if _will_store(options) else None
 
     async def _compute(
         self,
@@ -340,12 +340,16 @@ class Computing:
         options: CallOptions,
     ) -> Landing:
         """Run the source of a stream and keep what it commits, unless another process has recorded it."""
+
+        def is_answer(entry: Entry) -> bool:
+            return entry.content == "stream" and self._state(entry, options) == "fresh"
+
         await self._lookup.markers.prepare(flight.namespace)
         stamp = self._engine._stamp(flight.space)
-        lease = self._lease(None, options)
+        lease = Lease(is_answer) if _will_store(options) else None
         try:
             found = None if options.refresh else await self._lookup.read(flight.key, flight.namespace, lease)
-            if found is None or not lease.is_answer(found[0]):
+            if found is None or not is_answer(found[0]):
                 found = await self._lookup.claim(flight.key, flight.namespace, lease)
             if found is not None and recorder.replay(found[0]):
                 self.counts["hit"] += 1
@@ -441,6 +445,11 @@ class Computing:
     def forget_failure(self, key: bytes) -> None:
         """Forget what is remembered of a failing request."""
         self._failures.forget(key)
+
+
+def _will_store(options: CallOptions) -> bool:
+    """Whether a call that computes leaves something behind. For one that does not, nobody is to wait."""
+    return options.store and options.ttl != 0
 
 
 def _is_for(entry: Entry | None, kind: Any) -> bool:

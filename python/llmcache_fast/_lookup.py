@@ -43,9 +43,11 @@ class Lease:
 
     is_answer: Callable[[Entry], bool]
     """Whether what another process stored makes computing unnecessary."""
+    asked: bool = False
+    """Whether the tier that grants it was looked at; not, if one above had something."""
     held: bool = False
     there: bool = False
-    """The tier holds something: it was not asked for the right."""
+    """The tier holds something, and was therefore not asked for the right."""
 
 
 class Lookup:
@@ -211,26 +213,34 @@ class Lookup:
         assert floor.leases is not None  # noqa: S101 - made with `_leasing`
         floor.reads += 1
         claim = await floor.leases.claim(self._wire.tier_key(key), is_answer, there=there)
-        lease.held, lease.there = claim.held, claim.envelope is not None
+        lease.asked, lease.held, lease.there = True, claim.held, claim.envelope is not None
+        if lease.there and not await self.markers.prepare(namespace) and floor is self.markers.authority:
+            return None  # it may have been invalidated while it was waited for
         return claim.envelope
 
-    async def claim(self, key: bytes, namespace: str, lease: Lease) -> Found | None:
+    async def claim(self, key: bytes, namespace: str, lease: Lease | None) -> Found | None:
         """After a `read` that found nothing of use: ask for the right to compute, if the tier that grants it
-        was not asked because it holds something. What another process stored meanwhile, or None: compute."""
+        was not asked: because it holds something, or because one above did. What another process stored, or
+        None: compute."""
         floor = self._leasing
-        if floor is None or lease.held or not lease.there or not floor.is_readable:
+        if floor is None or lease is None or not floor.is_readable:
             return None
-        envelope = await self._claim(floor, key, namespace, lease, there=True)
-        entry = None if envelope is None else self._checked(floor, envelope, namespace, key)
-        if entry is None:
-            return None
-        floor.hits += 1
-        return self._promote(entry, ()) or (entry, floor.tier.name)
+        current = lease.asked or await self.markers.prepare(namespace) or floor is not self.markers.authority
+        for there in (True,) if lease.asked else (False, True):
+            if lease.held or not current or there > lease.there:
+                break
+            envelope = await self._claim(floor, key, namespace, lease, there=there)
+            entry = None if envelope is None else self._checked(floor, envelope, namespace, key)
+            if entry is not None and lease.is_answer(entry):
+                floor.hits += 1
+                above = [each for each in self.floors[: self.floors.index(floor)] if each.is_open]
+                return self._promote(entry, above) or (entry, floor.tier.name)
+        return None
 
-    def release(self, key: bytes, lease: Lease) -> None:
+    def release(self, key: bytes, lease: Lease | None) -> None:
         """Give a lease back, as soon as what is buffered for its tier has been written: who is woken by it
         looks there. Returns at once."""
-        if lease.held:
+        if lease is not None and lease.held:
             lease.held = False
             self._tasks.start_soon(self._give_back, self._leasing, self._wire.tier_key(key))
 
