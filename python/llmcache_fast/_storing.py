@@ -127,8 +127,10 @@ class Storing:
         stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
         entry = self._entry(flight, form, computed, options, stamped)
         stored, receipt = self._store(flight, entry, computed, options, form.ttl)
-        if receipt is None or self._lookup.writers.durability == "memory":
-            return stored and self._lookup.writers.durability == "memory"
+        if self._lookup.writers.durability == "memory":
+            return stored
+        if receipt is None and not stored:
+            return False  # it may not be stored
         return await self._lookup.writers.kept(receipt)
 
     def _form(self, computed: Computed[Any], kind: Any, tags: tuple[str, ...], options: CallOptions) -> _Form:

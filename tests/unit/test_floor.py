@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from llmcache_fast import ConfigurationError, LLMCache, TierError
+from llmcache_fast import ConfigurationError, LLMCache, TierError, TierUnavailableError
 from llmcache_fast._floor import Floor
 from llmcache_fast.actors.writers import Writers
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
@@ -156,3 +156,14 @@ async def test_its_statistics_say_what_the_guard_did(clock: ManualClock) -> None
     assert stats.guard["read"].opened == 1
     assert stats.reads < 9, "in an outage nobody's read gets as far as the tier"
     assert stats.guard["write"].state == "closed"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+async def test_what_no_tier_can_take_is_not_durable(clock: ManualClock, strict: bool) -> None:
+    async with LLMCache(tiers=[Late(clock=clock)], clock=clock, durability="sync", strict=strict) as cache:
+        assert not await cache.set(REQUEST, "not to be stored", ttl=0)
+        if strict:
+            with pytest.raises(TierUnavailableError, match="not durable"):
+                await cache.set(REQUEST, "value")
+        else:
+            assert not await cache.set(REQUEST, "value")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +29,9 @@ class Failing(MemoryTier):
     def __init__(self) -> None:
         super().__init__()
         self.renewed = anyio.Event()
+        self.held_up = ""
+        """An operation that arrives, and goes on when it may."""
+        self.arrived, self.may_go_on = anyio.Event(), anyio.Event()
 
     async def renew_leases(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
         kept = await super().renew_leases(keys, token, seconds)
@@ -38,6 +42,9 @@ class Failing(MemoryTier):
         await super()._enter(operation)
         if operation in self.failing:
             raise DOWN
+        if operation == self.held_up:
+            self.arrived.set()
+            await self.may_go_on.wait()
 
 
 def record(envelope: bytes, key: bytes = KEY) -> StoredRecord:
@@ -207,3 +214,18 @@ async def test_a_lost_lease_is_counted(tier: Failing) -> None:
             await tier.renewed.wait()
             await anyio.wait_all_tasks_blocked()
         assert first.statistics().lost == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_what_is_granted_to_who_has_left_is_given_back(tier: Failing, there: bool) -> None:
+    tier.held_up = "get_many" if there else "get_or_lease_many"
+    async with process(tier, seconds=60) as first, process(tier, wait=60) as second:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(first.claim, KEY, any_answer, there=there))
+            await tier.arrived.wait()
+            group.cancel_scope.cancel()
+        tier.held_up = ""
+        tier.may_go_on.set()
+        with anyio.fail_after(10):
+            assert (await second.claim(KEY, any_answer)).held
+        assert first.statistics().held == 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 from anyio.lowlevel import checkpoint
 
 from llmcache_fast import LLMCache
@@ -326,3 +327,9 @@ async def test_too_many_markers_become_one_of_the_namespace(
         assert all(seq <= floor for target, seq in seqs.items() if target not in kept)
         assert min(kept.values()) > floor
         assert await tier.epoch(99) == await tier.raise_markers(99, [])
+
+
+def test_another_event_loop_is_named() -> None:
+    tier = RedisTier.from_url("redis://127.0.0.1:1/0")
+    with pytest.raises(TierUnavailableError, match="runs on asyncio"):
+        trio.run(tier.open)

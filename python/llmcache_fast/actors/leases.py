@@ -82,7 +82,11 @@ class LeaseActor:
         )
         self._held: Counter[bytes] = Counter()
         """How many flights of this process hold the lease of a key: one, and those it superseded."""
-        self._changed = anyio.Event()
+        self._asking: Counter[bytes] = Counter()
+        """How many flights of this process wait for the answer of the tier about a key."""
+        self._untaken: set[bytes] = set()
+        """Keys whose lease was granted and not taken yet: who asked may have been cancelled meanwhile."""
+        self._changed, self._left = anyio.Event(), anyio.Event()
         self._counts: Counter[str] = Counter()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -90,6 +94,7 @@ class LeaseActor:
         async with anyio.create_task_group() as group:
             await group.start(self._looks.run)
             group.start_soon(self._renew)
+            group.start_soon(self._give_back)
             task_status.started()
 
     async def claim(self, key: bytes, is_answer: Callable[[bytes], bool], *, there: bool = False) -> Claim:
@@ -103,11 +108,17 @@ class LeaseActor:
         waited = False
         until = anyio.current_time() + self._wait
         while True:
+            self._asking[key] += 1
             try:
                 claim = await self._anew(key, is_answer) if there else await self._look(key)
             except (TierError, TimeoutError):
                 self._counts["failures"] += 1
                 return Claim()
+            finally:
+                self._asking[key] -= 1
+                if not self._asking[key]:
+                    del self._asking[key]
+                    self._left.set()
             if claim.held:
                 return claim
             if claim.envelope is not None:
@@ -141,6 +152,7 @@ class LeaseActor:
         have stored it and gone since."""
         if not (await self._tier.lease_many([key], self._token, self._seconds))[0]:
             return Claim()
+        self._untaken.add(key)
         envelope = (await self._tier.get_many([key]))[0]
         self._hold(key)
         if envelope is not None and is_answer(envelope):
@@ -149,6 +161,7 @@ class LeaseActor:
         return Claim(held=True)
 
     def _hold(self, key: bytes) -> None:
+        self._untaken.discard(key)
         self._held[key] += 1
         self._counts["taken"] += 1
         self._changed.set()
@@ -191,10 +204,24 @@ class LeaseActor:
             kept = zip(keys, renewed, strict=True)
             self._counts["lost"] += sum(not still and key in self._held for key, still in kept)
 
+    async def _give_back(self) -> None:
+        """Give back what was granted to flights that had left when the answer came."""
+        while True:
+            await self._left.wait()
+            self._left = anyio.Event()
+            keys = [key for key in self._untaken if key not in self._asking]
+            self._untaken.difference_update(keys)
+            keys = [key for key in keys if key not in self._held]
+            if keys:
+                await self._release(keys)
+
     def statistics(self) -> LeaseStatistics:
         return LeaseStatistics(
             held=len(self._held), **{name: self._counts[name] for name in LeaseStatistics._fields[1:]}
         )
 
     async def _fetch(self, keys: list[bytes]) -> list[tuple[bytes | None, bool]]:
-        return await self._tier.get_or_lease_many(keys, self._token, self._seconds)
+        found = await self._tier.get_or_lease_many(keys, self._token, self._seconds)
+        self._untaken.update(key for key, (_, held) in zip(keys, found, strict=True) if held)
+        self._left.set()
+        return found

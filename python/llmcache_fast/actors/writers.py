@@ -148,13 +148,14 @@ class Writers:
                     await self._buffers[name].room(record)
         return await self.kept(self._ledger.enter(record, names, journalled=True))
 
-    async def kept(self, receipt: Receipt) -> bool:
-        """Whether the record of a receipt is as durable as promised, once that is known.
+    async def kept(self, receipt: Receipt | None) -> bool:
+        """Whether the record of a receipt is as durable as promised, once that is known. Without one, because
+        no tier can be written to, it is not.
 
         Raises:
             TierUnavailableError: it is not, and `strict`.
         """
-        kept = await self._kept(receipt)
+        kept = receipt is not None and await self._kept(receipt)
         if self._strict and not kept:
             raise TierUnavailableError(
                 "the record is not durable", tier="journal", operation="put", reason="not_durable"

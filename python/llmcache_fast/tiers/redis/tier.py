@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import random
@@ -9,7 +10,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
-from llmcache_fast._errors import TierError
+from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord, clock_micros
 from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
@@ -104,10 +105,20 @@ class RedisTier:
         """Get ready. A server that cannot be reached now is no failure: it is tried again with each call.
 
         Raises:
-            TierUnavailableError: the server refuses the credentials, or cannot prove who it is.
+            TierUnavailableError: the server refuses the credentials, or cannot prove who it is; or the event
+                loop is not asyncio's.
         """
         if self._route is not None:
             return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise TierUnavailableError(
+                "the redis tier runs on asyncio, this event loop is another",
+                tier=self.name,
+                operation="open",
+                reason="event_loop",
+            ) from None
         route: Route = Cluster(self.address) if self.address.cluster else Single(self.address)
         try:
             await route.open(self.write_budget)
