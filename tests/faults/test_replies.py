@@ -212,9 +212,7 @@ def is_of_a_statement(reply: bytes) -> bool:
     return reply[:1] == b"2"
 
 
-async def redis_calls(
-    server: RedisServer, prefix: str, faults: int, monkeypatch: pytest.MonkeyPatch
-) -> Seen:
+async def redis_calls(server: RedisServer, prefix: str, faults: int, monkeypatch: pytest.MonkeyPatch) -> Seen:
     proxy = Proxy(server.port, resp_reply, seed=11)
     return await calls(proxy, REDIS, redis_at(server, prefix), faults, monkeypatch)
 
