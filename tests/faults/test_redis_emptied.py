@@ -29,20 +29,24 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def caches(tiers: list[str], **options: float) -> AsyncIterator[list[LLMCache]]:
+async def caches(tiers: list[str], lease_wait: float = 60.0) -> AsyncIterator[list[LLMCache]]:
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(LLMCache(tiers=tiers, memory="64KiB", ttl=None, **options))
+            await stack.enter_async_context(
+                LLMCache(tiers=tiers, memory="64KiB", ttl=None, lease_wait=lease_wait)
+            )
             for _ in range(CACHES)
         ]
 
 
-async def emptied(server: RedisServer, tiers: list[str], rounds: int, **options: float) -> list[Counter[int]]:
+async def emptied(
+    server: RedisServer, tiers: list[str], rounds: int, lease_wait: float = 60.0
+) -> list[Counter[int]]:
     """How often each key was computed: with everything cold, and then after each restart.
 
-    Readers go on all the while. When the caches have noticed the outage and are over it, every caller of every
-    cache asks for every key once. What is asked for during the outage is computed without leases, by design
-    (I6): that is not counted here.
+    Readers go on all the while. When the caches have noticed the outage and are over it, every caller
+    of every cache asks for every key once. What is asked for during the outage is computed without leases,
+    by design (I6): that is not counted here.
     """
     computed: list[Counter[int]] = []
     stop = False
@@ -65,7 +69,7 @@ async def emptied(server: RedisServer, tiers: list[str], rounds: int, **options:
             number = (first + turn) % KEYS
             assert await cache.get_or_compute({"n": number}, lambda n=number: compute(n)) == answer(number)
 
-    async with caches(tiers, **options) as opened, anyio.create_task_group() as loading:
+    async with caches(tiers, lease_wait=lease_wait) as opened, anyio.create_task_group() as loading:
         for cache in opened:
             loading.start_soon(load, cache)
         for turn in range(rounds + 1):
