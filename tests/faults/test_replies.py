@@ -1,4 +1,4 @@
-"""Replies swapped, duplicated and dropped on their way to whole caches: no caller is given another's value (I9).
+"""Replies swapped, duplicated and dropped on their way to whole caches: nobody is given another's value (I9).
 
 Several caches of two namespaces share a server behind the proxy. Short in CI; `-m long` is 10,000 faults.
 """
@@ -206,15 +206,13 @@ def postgres_at(server: PostgresServer, url: str) -> TierAt:
 def is_of_a_statement(reply: bytes) -> bool:
     """Whether a reply is all that a prepared statement gave (it begins with BindComplete).
 
-    asyncpg 0.31 ends with a segmentation fault when the answers of the set-up of connections or statements are
-    swapped: that must not happen to the process of the tests.
+    asyncpg 0.31 ends with a segmentation fault when the answers of the set-up of connections or statements
+    are swapped: that must not happen to the process of the tests.
     """
     return reply[:1] == b"2"
 
 
-async def redis_calls(
-    server: RedisServer, prefix: str, faults: int, monkeypatch: pytest.MonkeyPatch
-) -> Seen:
+async def redis_calls(server: RedisServer, prefix: str, faults: int, monkeypatch: pytest.MonkeyPatch) -> Seen:
     proxy = Proxy(server.port, resp_reply, seed=11)
     return await calls(proxy, REDIS, redis_at(server, prefix), faults, monkeypatch)
 

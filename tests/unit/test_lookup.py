@@ -198,7 +198,7 @@ async def test_swapped_records_are_misses_and_counted(clock: ManualClock) -> Non
         tier.records[one], tier.records[other] = tier.records[other], tier.records[one]
         assert await cache.get({"q": 1}) is None
         assert await cache.get_or_compute({"q": 2}, answer) == "computed"
-        assert sum(cache.stats().tiers[0].incidents.values()) == 2
+        assert sum(cache.stats().tiers[0].incidents.values()) == 3  # one each time it was read
 
 
 async def test_another_namespaces_record_is_a_miss(clock: ManualClock) -> None:
@@ -222,7 +222,8 @@ async def test_damaged_records_are_misses_and_counted(clock: ManualClock, damage
         key = cache.fingerprint(REQUEST)
         tier.records[key] = StoredRecord(key, damage, 1, 1, 2**62, 0)
         assert await cache.get_or_compute(REQUEST, answer) == "computed"
-        assert sum(cache.stats().tiers[0].incidents.values()) == 1
+        # Read, and read again when the right to compute was there.
+        assert sum(cache.stats().tiers[0].incidents.values()) == 2
 
 
 # -- I1: no resurrection ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import anyio
 import asyncpg
 
-from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
+from llmcache_fast._errors import ConfigurationError, TierUnavailableError
 from llmcache_fast.tiers.base import PutReport, SearchPage, StoredRecord
 from llmcache_fast.tiers.postgres import address, errors, rows, schema, search
 from llmcache_fast.tiers.postgres.connections import (
