@@ -232,7 +232,7 @@ class LLMCache(Lifecycle):
         self._invalidations = Invalidations(
             self, self._lookup.markers, self._flights, strict=self.options.strict
         )
-        self._streams = Streams(self._computing, self._flights)
+        self._streams = Streams(self._computing, self._storing, self._flights)
         exits.callback(self._flights.close)
 
     def _writers(self) -> Writers:

@@ -125,7 +125,7 @@ class Computing:
                 self.counts["negative"] += 1
                 raise refusal
         if flight is not None and not options.refresh and not flight.streamed and not self._outlived(flight):
-            self.add_targets(flight, options)
+            self._storing.add_targets(flight, options)
             self._flights.joined()
             status: Status | None = "joined"
         elif options.only_if_cached:
@@ -248,19 +248,6 @@ class Computing:
             self._flights.supersede_flight(key)
         targets = self._storing.targets(key, namespace, options)
         return self._flights.start(key, namespace, targets, options.tags, run)
-
-    def add_targets(self, flight: Flight, options: CallOptions) -> None:
-        """A caller that joins brings its own tags and versions: the entry must go with any of them.
-
-        An entry has one label, that of the caller who started its flight.
-        """
-        tags = tuple(tag for tag in options.tags if tag not in flight.tags)
-        versions = tuple(name for name in options.depends_on if name not in flight.depends_on)
-        if tags or versions:
-            flight.tags += tags
-            flight.depends_on += versions
-            named = self._engine._named_targets(flight.namespace, tags=list(tags), versions=list(versions))
-            flight.targets.update(named)
 
     async def _run(
         self, flight: Flight, compute: Callable[..., Awaitable[Any]], kind: Any, options: CallOptions

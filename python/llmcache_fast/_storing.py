@@ -78,6 +78,19 @@ class Storing:
             namespace, key, list(options.tags), options.label, list(options.depends_on)
         )
 
+    def add_targets(self, flight: Flight, options: CallOptions) -> None:
+        """A caller that joins brings its own tags and versions: the entry must go with any of them.
+
+        An entry has one label, that of the caller who started its flight.
+        """
+        tags = tuple(tag for tag in options.tags if tag not in flight.tags)
+        versions = tuple(name for name in options.depends_on if name not in flight.depends_on)
+        if tags or versions:
+            flight.tags += tags
+            flight.depends_on += versions
+            named = self._engine._named_targets(flight.namespace, tags=list(tags), versions=list(versions))
+            flight.targets.update(named)
+
     def keep(
         self,
         flight: Flight,

@@ -19,6 +19,7 @@ from llmcache_fast._computing import Computing
 from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import FlightCancelled, NotCachedError, WaitTimeoutError
 from llmcache_fast._options import UNSET, CallOptions, Seconds, Unset
+from llmcache_fast._storing import Storing
 from llmcache_fast._usage import Usage
 from llmcache_fast.actors.flight import Flight, own_exception
 from llmcache_fast.actors.flights import Flights
@@ -222,8 +223,9 @@ class StreamReader:
 class Streams:
     """Opens readers: over an entry, a running recording, or a new one."""
 
-    def __init__(self, computing: Computing, flights: Flights) -> None:
+    def __init__(self, computing: Computing, storing: Storing, flights: Flights) -> None:
         self._computing = computing
+        self._storing = storing
         self._flights = flights
 
     async def open(self, key: bytes, source: Source, namespace: str, options: CallOptions) -> StreamReader:
@@ -249,7 +251,7 @@ class Streams:
             status = "miss"
             flight = self._start(key, source, namespace, options)
         else:
-            self._computing.add_targets(flight, options)
+            self._storing.add_targets(flight, options)
             self._flights.joined()
             self._computing.counts["joined"] += 1
         return await self._attach(flight, status, options.timeout)
