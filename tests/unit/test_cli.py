@@ -335,3 +335,14 @@ def test_numbers_for_people() -> None:
     assert [duration(s) for s in (5e-6, 0.00042, 0.31, 1.24)] == ["5.0 us", "0.42 ms", "310 ms", "1.2 s"]
     assert [size(n) for n in (12, 2048, 3 << 30, 5 << 40)] == ["12 B", "2.0 KiB", "3.0 GiB", "5.0 TiB"]
     assert count(1234567) == "1,234,567"
+
+
+@pytest.mark.parametrize("address", ["redis://u:hush@h/0,postgresql://u:hush@h/d", "postgresql://u:hush@h/d"])
+def test_an_address_with_a_password_is_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("LLMCACHE_TIERS", address)
+    assert run(["get", "0" * 64]) == Exit.USAGE
+    printed = capsys.readouterr()
+    assert "looks into a disk tier" in printed.err
+    assert "hush" not in printed.out + printed.err

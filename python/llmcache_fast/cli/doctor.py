@@ -129,7 +129,7 @@ def _tier(target: str) -> Iterator[Check]:
         address = address_of(target)
         yield from _disk(address or f"disk://{quote(str(Path(target).absolute()))}", bounded=bool(address))
     else:
-        detail = f"{scheme!r} is no tier of this version; known are a folder and disk:///absolute/path"
+        detail = f"{scheme!r} is not looked into; known are a folder and disk:///absolute/path"
         yield Check("tier", "problem", detail)
 
 

@@ -69,6 +69,9 @@ def disk_tier(target: str) -> DiskTier:
     # LLMCACHE_TIERS may name several tiers.
     words = [word.strip() for word in target.split(",")]
     target = next((word for word in words if word.startswith("disk:")), target)
+    if "://" in target and not target.startswith("disk:"):
+        # The address is not shown: it may hold a password.
+        stop(Exit.USAGE, "this command looks into a disk tier: give its folder or disk:///absolute/path")
     try:
         tier = DiskTier.from_url(target) if target.startswith("disk:") else DiskTier(Path(target).absolute())
     except ConfigurationError as problem:
