@@ -254,8 +254,6 @@ class Computing:
     ) -> Landing:
         key, namespace = flight.key, flight.namespace
         await self._lookup.markers.prepare(namespace)
-        # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
-        stamp = self._engine._stamp(flight.space)
         lease = self._lease(kind, options)
         try:
             found = None if options.refresh else await self._lookup.read(key, namespace, lease)
@@ -266,6 +264,8 @@ class Computing:
                 found = later or found
             if landing is not None:
                 return landing
+            # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
+            stamp = self._engine._stamp(flight.space)
             return await self._compute(flight, compute, kind, options, found, stamp)
         finally:
             self._lookup.release(key, lease)
@@ -332,7 +332,6 @@ class Computing:
             return entry.content == "stream" and self._state(entry, options) == "fresh"
 
         await self._lookup.markers.prepare(flight.namespace)
-        stamp = self._engine._stamp(flight.space)
         lease = Lease(is_answer) if _will_store(options) else None
         try:
             found = None if options.refresh else await self._lookup.read(flight.key, flight.namespace, lease)
@@ -342,7 +341,8 @@ class Computing:
                 self.counts["hit"] += 1
                 self.saved += found[0].cost
                 return Landing(found[0], None, "hit", found[1])
-            return await self._record(flight, source, recorder, options, Stamped(*stamp, self._clock()))
+            stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
+            return await self._record(flight, source, recorder, options, stamped)
         finally:
             self._lookup.release(flight.key, lease)
 

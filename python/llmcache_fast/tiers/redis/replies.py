@@ -75,3 +75,27 @@ def unexpected(operation: str) -> NoReturn:
     raise TierError(
         "the reply is not one to this command", tier=NAME, operation=operation, reason="desynchronised"
     )
+
+
+def number_of(reply: Any, operation: str) -> int:
+    """The number that a reply is.
+
+    Raises:
+        TierError: it is none.
+    """
+    number = accepted(reply, operation)
+    if not isinstance(number, int):
+        unexpected(operation)
+    return number
+
+
+def as_many(reply: Any, count: int, operation: str) -> list[Any]:
+    """The `count` values that a reply is.
+
+    Raises:
+        TierError: it is not.
+    """
+    values = accepted(reply, operation)
+    if not isinstance(values, list) or len(values) != count:
+        unexpected(operation)
+    return values

@@ -15,7 +15,7 @@ from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord, clock_micro
 from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.releases import Releases
-from llmcache_fast.tiers.redis.replies import NAME, accepted, unexpected
+from llmcache_fast.tiers.redis.replies import NAME, accepted, as_many, number_of, unexpected
 from llmcache_fast.tiers.redis.routing import Cluster, Route, Single, Task
 
 _log = logging.getLogger("llmcache_fast.redis")
@@ -172,7 +172,7 @@ class RedisTier:
                 _log.debug("redis tier %s: a node did not answer: %s", self.address, reply.message)
                 continue
             # Written out: this is the loop that a read under load spends its time in.
-            for name, value in zip(group, _as_many(reply, group, "get_many"), strict=True):
+            for name, value in zip(group, as_many(reply, len(group), "get_many"), strict=True):
                 if isinstance(value, bytes) and value.startswith(b"R"):
                     found[name] = value[_HEAD:]
         self._learn_size(found.values())
@@ -189,7 +189,7 @@ class RedisTier:
                     values = [word for record in part for word in self._written(record)]
                     tasks.append(Task(keys[0], (b"EVALSHA", scripts.PUT, len(keys), *keys, *values)))
             replies = await route.run(tasks, self.write_budget, "put_many")
-            superseded += sum(_number(reply, "put_many") for reply in replies)
+            superseded += sum(number_of(reply, "put_many") for reply in replies)
         return PutReport(len(records) - superseded, superseded)
 
     async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
@@ -203,7 +203,7 @@ class RedisTier:
         replies = await self._on_each(
             scripts.DELETE, keys, self._record_names, tombstone, self.write_budget, operation
         )
-        return sum(_number(reply, operation) for _, reply in replies)
+        return sum(number_of(reply, operation) for _, reply in replies)
 
     async def purge(self, now: int, limit: int = 1000) -> int:
         """0: the server removes what has expired."""
@@ -293,7 +293,7 @@ class RedisTier:
         for group, reply in await self._on_each(
             scripts.LEASE, keys, names, (token, _milliseconds(seconds)), self.budget, "get_or_lease_many"
         ):
-            for key, value in zip(group, _as_many(reply, group, "get_or_lease_many"), strict=True):
+            for key, value in zip(group, as_many(reply, len(group), "get_or_lease_many"), strict=True):
                 envelope = value[_HEAD:] if isinstance(value, bytes) else None
                 answers[key] = envelope, value == 1
         return [answers[key] for key in keys]
@@ -310,7 +310,9 @@ class RedisTier:
         for group, reply in await self._on_each(
             scripts.HOLD, keys, self._lease_names, arguments, self.write_budget, operation
         ):
-            held.update(zip(group, (value == 1 for value in _as_many(reply, group, operation)), strict=True))
+            held.update(
+                zip(group, (value == 1 for value in as_many(reply, len(group), operation)), strict=True)
+            )
         return [held[key] for key in keys]
 
     async def release_leases(self, keys: Sequence[bytes], token: bytes) -> None:
@@ -322,7 +324,7 @@ class RedisTier:
             self.write_budget,
             "release_leases",
         ):
-            _number(reply, "release_leases")
+            number_of(reply, "release_leases")
 
     async def lease_released(self, key: bytes) -> None:
         """As `Leases`; returns as well when a release may have been missed (the connection was lost)."""
@@ -437,20 +439,6 @@ def _u64(number: int) -> bytes:
 
 def _milliseconds(seconds: float) -> int:
     return max(1, math.ceil(seconds * 1000))
-
-
-def _number(reply: Any, operation: str) -> int:
-    number = accepted(reply, operation)
-    if not isinstance(number, int):
-        unexpected(operation)
-    return number
-
-
-def _as_many(reply: Any, group: Sequence[bytes], operation: str) -> list[Any]:
-    values = accepted(reply, operation)
-    if not isinstance(values, list) or len(values) != len(group):
-        unexpected(operation)
-    return values
 
 
 def _escaped(text: bytes) -> bytes:
