@@ -17,7 +17,7 @@ import anyio
 import anyio.abc
 from anyio.abc import TaskStatus
 
-from llmcache_fast._errors import TierError
+from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._stats import TierStats
 from llmcache_fast.actors.leases import LeaseActor
 from llmcache_fast.actors.reader import ReadActor
@@ -104,7 +104,7 @@ class Floor:
         Started when the tier is open, or has not opened for the first time.
 
         Raises:
-            ConfigurationError: an option of the tier that cannot work.
+            ConfigurationError: an option of the tier that cannot work. Found out later, it is logged.
         """
         for attempt in count():
             try:
@@ -115,6 +115,13 @@ class Floor:
                 if attempt == 0:
                     _log.warning("tier %s cannot be used, going on without it: %s", self.tier.name, error)
                     task_status.started()
+            except ConfigurationError as error:
+                if attempt == 0:
+                    raise
+                # Found out only now that its server answers: the cache goes on as it did until now.
+                self.errors += 1
+                _log.error("tier %s cannot be used: %s", self.tier.name, error)
+                return
             pause = min(OPEN_AGAIN * 2.0 ** min(attempt, 30), OPEN_AGAIN_MAX)
             await anyio.sleep(pause * (1 - random.random() / 2))  # noqa: S311 - jitter
         await tasks.start(self.reader.run)

@@ -49,6 +49,29 @@ class Late(MemoryTier):
 
 
 @pytest.mark.usefixtures("soon")
+async def test_an_option_found_wrong_late_costs_the_tier_and_not_the_cache(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = anyio.Event()
+
+    class Wrong(Late):
+        async def open(self) -> None:
+            if not self.down:
+                said.set()
+                raise ConfigurationError("partitions: there are others")
+            await super().open()
+
+    tier = Wrong(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        tier.down = False
+        await said.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert await cache.get_or_compute(REQUEST, answer) == "computed"
+        assert not cache.stats().tiers[0].available
+    assert "partitions" in caplog.text
+
+
+@pytest.mark.usefixtures("soon")
 async def test_a_tier_that_opens_late_joins(clock: ManualClock, caplog: pytest.LogCaptureFixture) -> None:
     tier = Late(clock=clock)
     async with LLMCache(tiers=[tier], clock=clock) as cache:
