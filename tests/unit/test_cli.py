@@ -20,6 +20,7 @@ from llmcache_fast.cli import main
 from llmcache_fast.cli.commands import run
 from llmcache_fast.cli.demo import workload
 from llmcache_fast.cli.output import Exit, count, duration, size
+from tests.servers.redis import RedisServer
 
 REQUEST = {
     "model": "gpt-4o-mini",
@@ -221,6 +222,21 @@ def test_doctor(capsys: pytest.CaptureFixture[str], tier: str, tmp_path: Path) -
         check for check in json_of(capsys, "doctor", *bad, code=Exit.FOUND) if check["result"] == "problem"
     ]
     assert len(problems) == 3
+
+
+def test_doctor_asks_the_servers(
+    capsys: pytest.CaptureFixture[str], redis_server: RedisServer, postgres_url: str
+) -> None:
+    given = [word for url in (redis_server.url, postgres_url) for word in ("--tier", url)]
+    found = {check["name"]: check for check in json_of(capsys, "doctor", *given, code=Exit.FOUND)}
+    assert found["redis"]["result"] == "ok"
+    assert "migrate" in found["postgresql"]["detail"], "the schema is not made by looking"
+    run(["migrate", postgres_url])
+    capsys.readouterr()
+    found = {check["name"]: check for check in json_of(capsys, "doctor", *given)}
+    assert found["postgresql"]["result"] == "ok"
+    wrong = json_of(capsys, "doctor", "--tier", "ftp://user:secret@host", code=Exit.FOUND)
+    assert "secret" not in str(wrong)
 
 
 def test_doctor_sees_a_foreign_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

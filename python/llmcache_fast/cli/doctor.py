@@ -129,8 +129,32 @@ def _tier(target: str) -> Iterator[Check]:
         address = address_of(target)
         yield from _disk(address or f"disk://{quote(str(Path(target).absolute()))}", bounded=bool(address))
     else:
-        detail = f"{scheme!r} is not looked into; known are a folder and disk:///absolute/path"
-        yield Check("tier", "problem", detail)
+        yield _server(scheme, target)
+
+
+def _server(scheme: str, url: str) -> Check:
+    """Whether a server answers a read. Changes nothing there: a schema that is not made yet is a problem."""
+    from llmcache_fast._addresses import tiers_of
+    from llmcache_fast._core import Clock
+    from llmcache_fast._errors import ConfigurationError, TierError
+
+    name = scheme.partition("+")[0]
+    if name in ("postgresql", "postgres"):
+        url += ("&" if urlsplit(url).query else "?") + "migrate=0"
+
+    async def ask() -> None:
+        (tier,) = tiers_of([url], Clock())
+        await tier.open()
+        try:
+            await tier.get_many([bytes(32)])
+        finally:
+            await tier.aclose()
+
+    try:
+        anyio.run(ask)
+    except (ConfigurationError, TierError) as problem:
+        return Check(name, "problem", str(problem))
+    return Check(name, "ok", "the server answers")
 
 
 def _disk(url: str, *, bounded: bool = True) -> Iterator[Check]:
