@@ -17,7 +17,7 @@ import anyio.abc
 
 from llmcache_fast._answer import entry_of
 from llmcache_fast._core import Engine
-from llmcache_fast._entry import Entry, pack_facts, stored_form
+from llmcache_fast._entry import Entry, Facts, pack_facts, stored_form
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._markers import Markers
@@ -192,14 +192,10 @@ class Lookup:
             if hasattr(tier, "search"):
                 work = partial(tier.search, namespace, **conditions)
                 page: SearchPage = await floor.tier.call("read", "search", work, budget=SEARCH_BUDGET)
-                return page._replace(rows=[row for row in page.rows if self._is_valid_row(row)])
+                return page._replace(
+                    rows=[row for row in page.rows if self._is_valid_stamp(row.namespace, row, row)]
+                )
         raise ConfigurationError("no tier of this cache can be searched: add a postgresql:// tier")
-
-    def _is_valid_row(self, row: FoundRecord) -> bool:
-        targets = self._engine._entry_targets(
-            row.namespace, row.key, list(row.tags), row.label, list(row.depends_on)
-        )
-        return self._engine._valid(targets[0], row.epoch, row.snap, targets)
 
     # -- leases ---------------------------------------------------------------------------------------
 
@@ -253,21 +249,21 @@ class Lookup:
 
     def is_valid(self, entry: Entry) -> bool:
         """Whether no invalidation that is known here covers the entry."""
-        facts = entry.facts
-        targets = self._engine._entry_targets(
-            entry.namespace, entry.key, list(facts.tags), facts.label, list(facts.depends_on)
-        )
-        return self._engine._valid(targets[0], entry.epoch, entry.snap, targets)
+        return self._is_valid_stamp(entry.namespace, entry, entry.facts)
 
     def _is_valid_record(self, record: StoredRecord) -> bool:
         """As `is_valid`, of a buffered record. One that hides its facts is left to its readers to judge."""
         if record.namespace is None or record.facts is None:
             return True
-        facts = record.facts
+        return self._is_valid_stamp(record.namespace, record, record.facts)
+
+    def _is_valid_stamp(
+        self, namespace: str, stored: Entry | StoredRecord | FoundRecord, facts: Facts | FoundRecord
+    ) -> bool:
         targets = self._engine._entry_targets(
-            record.namespace, record.key, list(facts.tags), facts.label, list(facts.depends_on)
+            namespace, stored.key, list(facts.tags), facts.label, list(facts.depends_on)
         )
-        return self._engine._valid(targets[0], record.epoch, record.snap, targets)
+        return self._engine._valid(targets[0], stored.epoch, stored.snap, targets)
 
     # -- writing --------------------------------------------------------------------------------------
 
