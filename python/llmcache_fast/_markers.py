@@ -110,8 +110,9 @@ class Markers:
             floor.failed("markers", error)
             return False
         self._engine._adopt(space, epoch, 0)
-        for target, marked in markers:
-            self._engine._raise(space, [self._wire.target(target)], marked)
+        targets = self._wire.targets([target for target, _ in markers])
+        for target, (_, marked) in zip(targets, markers, strict=True):
+            self._engine._raise(space, [target], marked)
         self._engine._adopt(space, epoch, seq)
         self._adopted.add(namespace)
         self._heard[namespace] = epoch, seq
