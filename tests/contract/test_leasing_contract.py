@@ -10,7 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from llmcache_fast.testing import ManualClock
-from tests.contract.test_tier_contract import key, make, record
+from tests.contract.test_tier_contract import key, opened, record
 
 LEASING = ["memory", "redis", "redis-cluster"]
 WITH_TOMBSTONES = ["redis", "redis-cluster"]
@@ -23,20 +23,16 @@ def clock() -> ManualClock:
 
 @pytest.fixture(params=LEASING)
 async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Any]:
-    tier = make(request, request.param, clock, anyio_backend)
-    await tier.open()
-    yield tier
-    await tier.aclose()
+    async with opened(request, clock, anyio_backend) as tier:
+        yield tier
 
 
 @pytest.fixture(params=WITH_TOMBSTONES)
 async def shared(
     request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
 ) -> AsyncIterator[Any]:
-    tier = make(request, request.param, clock, anyio_backend)
-    await tier.open()
-    yield tier
-    await tier.aclose()
+    async with opened(request, clock, anyio_backend) as tier:
+        yield tier
 
 
 async def test_what_is_there_is_returned_and_what_is_absent_leased_to_one(tier: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -44,6 +45,17 @@ def make(request: pytest.FixtureRequest, name: str, clock: ManualClock, anyio_ba
     return TIERS[name](request.getfixturevalue, clock)
 
 
+@asynccontextmanager
+async def opened(
+    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
+) -> AsyncIterator[Any]:
+    """The tier that a fixture's parameter names, open."""
+    tier = make(request, request.param, clock, anyio_backend)
+    await tier.open()
+    yield tier
+    await tier.aclose()
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
@@ -51,20 +63,16 @@ def clock() -> ManualClock:
 
 @pytest.fixture(params=list(TIERS))
 async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Tier]:
-    tier: Tier = make(request, request.param, clock, anyio_backend)
-    await tier.open()
-    yield tier
-    await tier.aclose()
+    async with opened(request, clock, anyio_backend) as tier:
+        yield tier
 
 
 @pytest.fixture(params=AUTHORITIES)
 async def authority(
     request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
 ) -> AsyncIterator[Authority]:
-    tier = make(request, request.param, clock, anyio_backend)
-    await tier.open()
-    yield tier
-    await tier.aclose()
+    async with opened(request, clock, anyio_backend) as tier:
+        yield tier
 
 
 def key(number: int) -> bytes:
