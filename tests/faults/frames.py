@@ -67,3 +67,13 @@ def postgres_reply(data: bytes | bytearray) -> int | None:
             return end
         start = end
     return None
+
+
+def is_of_a_statement(reply: bytes) -> bool:
+    """Whether a reply of PostgreSQL is all that a prepared statement gave (it begins with BindComplete).
+
+    Only such a reply may be doubled or swapped with that of another connection: asyncpg 0.32 ends with a
+    segmentation fault when it gets the answers of another's set-up of a connection or a statement, and that
+    must not happen to the process of the tests.
+    """
+    return reply[:1] == b"2"

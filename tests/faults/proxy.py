@@ -77,8 +77,8 @@ class Proxy:
         """Bytes of replies after which a connection goes silent, without being closed."""
         self.silent = False
         """New connections are accepted and never answered."""
-        self.swappable: Callable[[bytes], bool] = lambda reply: True
-        """Which replies may be swapped between connections."""
+        self.replaceable: Callable[[bytes], bool] = lambda reply: True
+        """Which replies may be doubled, or swapped between connections."""
         self.patience = 0.05
         """Seconds a reply waits for one of another connection to be swapped with."""
 
@@ -237,7 +237,8 @@ class Proxy:
         connection.client.write(data)
 
     def _fault(self, reply: bytes, pipelined: bool) -> Fault | None:
-        can = {"swap": pipelined, "swap_between": self.swappable(reply)}
+        replaceable = self.replaceable(reply)
+        can = {"swap": pipelined, "swap_between": replaceable, "duplicate": replaceable}
         if self._next and can.get(self._next[0], True):
             return self._next.popleft()
         for name in FAULTS:

@@ -20,7 +20,7 @@ from llmcache_fast.tiers.base import PutReport, StoredRecord, Tier
 from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
 from tests.faults.endurance import CALLERS, CALLS, Endured, endure
-from tests.faults.frames import postgres_reply, resp_reply
+from tests.faults.frames import is_of_a_statement, postgres_reply, resp_reply
 from tests.faults.proxy import Proxy
 
 SLACK = 2.0
@@ -303,6 +303,8 @@ async def endure_server(
     server: Any, port: int, framer: Any, tier_at: Callable[[int], Tier], way: str
 ) -> None:
     async with Proxy(port, framer, seed=7) as proxy:
+        if framer is postgres_reply:
+            proxy.replaceable = is_of_a_statement
 
         async def break_() -> None:
             await WAYS[way](server, proxy)

@@ -23,7 +23,7 @@ from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
 from llmcache_fast.tiers.postgres import PostgresTier
 from llmcache_fast.tiers.redis import RedisTier
-from tests.faults.frames import postgres_reply, resp_reply
+from tests.faults.frames import is_of_a_statement, postgres_reply, resp_reply
 from tests.faults.proxy import Fault, Proxy
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
@@ -203,15 +203,6 @@ def postgres_at(server: PostgresServer, url: str) -> TierAt:
     )
 
 
-def is_of_a_statement(reply: bytes) -> bool:
-    """Whether a reply is all that a prepared statement gave (it begins with BindComplete).
-
-    asyncpg 0.31 ends with a segmentation fault when the answers of the set-up of connections or statements
-    are swapped: that must not happen to the process of the tests.
-    """
-    return reply[:1] == b"2"
-
-
 async def redis_calls(server: RedisServer, prefix: str, faults: int, monkeypatch: pytest.MonkeyPatch) -> Seen:
     proxy = Proxy(server.port, resp_reply, seed=11)
     return await calls(proxy, REDIS, redis_at(server, prefix), faults, monkeypatch)
@@ -226,7 +217,7 @@ async def postgres_calls(
 ) -> Seen:
     # By the socket no password is asked for: connections, of which many are made here, are cheap.
     proxy = Proxy(str(server.folder / f".s.PGSQL.{server.port}"), postgres_reply, seed=11)
-    proxy.swappable = is_of_a_statement
+    proxy.replaceable = is_of_a_statement
     return await calls(proxy, chances, postgres_at(server, url), faults, monkeypatch)
 
 
