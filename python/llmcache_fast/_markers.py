@@ -16,7 +16,7 @@ from llmcache_fast._core import Engine
 from llmcache_fast._errors import TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._wire import Wire
-from llmcache_fast.tiers.base import Authority
+from llmcache_fast.tiers.base import Asked, Authority, Raised
 from llmcache_fast.tiers.budget import within
 
 SYNC_EVERY = 1.0
@@ -102,17 +102,16 @@ class Markers:
         try:
             await self._deliver(authority)
             heard_epoch, heard = self._heard.get(namespace, (0, 0))
-            epoch, seq = await authority.epoch(tier_space)
-            # Markers first: a snap that runs ahead of its markers would hide them.
-            since = heard if epoch == heard_epoch else 0
-            markers = await authority.markers_since(tier_space, since)
+            (changes,) = await authority.changes([Asked(tier_space, heard_epoch, heard)])
         except TierError as error:
             floor.failed("markers", error)
             return False
+        epoch, seq = changes.epoch, changes.seq
         self._engine._adopt(space, epoch, 0)
-        targets = self._wire.targets([target for target, _ in markers])
-        for target, (_, marked) in zip(targets, markers, strict=True):
+        targets = self._wire.targets([target for target, _ in changes.markers])
+        for target, (_, marked) in zip(targets, changes.markers, strict=True):
             self._engine._raise(space, [target], marked)
+        # Markers first: a snap that runs ahead of its markers would hide them.
         self._engine._adopt(space, epoch, seq)
         self._adopted.add(namespace)
         self._heard[namespace] = epoch, seq
@@ -144,7 +143,7 @@ class Markers:
         authority: Any = floor.tier
         try:
             await self._deliver(authority)
-            epoch, seq = await self._tell(authority, space, targets)
+            epoch, seq, _ = await self._tell(authority, space, targets)
         except TierError as error:
             floor.failed("invalidate", error)
             self._engine._raise(space, targets)
@@ -175,12 +174,12 @@ class Markers:
                 self._deferred[namespace] = waiting
             space = self._engine._namespace_id(namespace)
             try:
-                epoch, seq = await self._tell(authority, space, targets)
+                epoch, seq, _ = await self._tell(authority, space, targets)
             except BaseException:
                 self._defer(namespace, targets)
                 raise
             self._engine._adopt(space, epoch, 0)
             self._engine._raise(space, targets, seq)
 
-    async def _tell(self, authority: Authority, space: int, targets: list[int]) -> tuple[int, int]:
+    async def _tell(self, authority: Authority, space: int, targets: list[int]) -> Raised:
         return await authority.raise_markers(self._wire.tier_target(space), self._wire.tier_targets(targets))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +16,18 @@ import anyio.lowlevel
 from llmcache_fast._core import Clock
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
-from llmcache_fast.tiers.base import PutReport, StoredRecord, Tier
+from llmcache_fast.tiers.base import (
+    MAX_MARKERS,
+    MAX_RULES,
+    MAX_TOLD,
+    Asked,
+    Changes,
+    Message,
+    PutReport,
+    Raised,
+    StoredRecord,
+    Tier,
+)
 
 T = TypeVar("T")
 
@@ -44,7 +55,10 @@ class ManualClock(Clock):
 
 
 class MemoryTier:
-    """A tier, an authority and leases in a dict: the contract at its plainest. Nothing outlives `aclose`."""
+    """A tier, an authority, a bus and leases in a dict: the contract at its plainest.
+
+    Nothing outlives `aclose`.
+    """
 
     name = "memory-double"
 
@@ -55,6 +69,8 @@ class MemoryTier:
         self.records: dict[bytes, StoredRecord] = {}
         self._clocks: dict[int, tuple[int, int]] = {}
         self._markers: dict[int, dict[int, int]] = {}
+        self._rules: dict[int, dict[bytes, int]] = {}
+        self._followers: set[Callable[[Message | None], None]] = set()
         self._leases: dict[bytes, tuple[bytes, float]] = {}
         self._released: dict[bytes, anyio.Event] = {}
 
@@ -100,22 +116,87 @@ class MemoryTier:
         self.records.clear()
         return count
 
-    async def raise_markers(self, namespace: int, targets: Sequence[int]) -> tuple[int, int]:
+    async def raise_markers(
+        self,
+        namespace: int,
+        targets: Sequence[int],
+        rules: Sequence[bytes] = (),
+        *,
+        forget: Sequence[bytes] = (),
+    ) -> Raised:
         await self._enter("raise_markers")
         epoch, last = self._clock_of(namespace)
         seq = max(last + 1, self._clock())
         self._clocks[namespace] = epoch, seq
-        self._markers.setdefault(namespace, {}).update(dict.fromkeys(targets, seq))
-        return epoch, seq
+        kept = self._rules.setdefault(namespace, {})
+        for rule in forget:
+            kept.pop(rule, None)
+        kept.update(dict.fromkeys(rules, seq))
+        markers = self._markers.setdefault(namespace, {})
+        markers.update(dict.fromkeys(targets, seq))
+        for table, most in ((markers, MAX_MARKERS), (kept, MAX_RULES)):
+            self._halve(namespace, table, most)
+        told = tuple(targets) if len(targets) <= MAX_TOLD and not rules else None
+        self._tell_all(Message(namespace, epoch, last, seq, told))
+        return Raised(epoch, seq, last)
 
-    async def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
-        await self._enter("markers_since")
-        markers = self._markers.get(namespace, {}).items()
-        return sorted((pair for pair in markers if pair[1] > seq), key=lambda pair: (pair[1], pair[0]))
+    def _halve(self, namespace: int, table: dict[Any, int], most: int) -> None:
+        if len(table) > most:
+            oldest = sorted(table, key=table.__getitem__)[: len(table) // 2]
+            youngest = max(table.pop(each) for each in oldest)
+            markers = self._markers[namespace]
+            markers[namespace] = max(markers.get(namespace, 0), youngest)
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
-        await self._enter("epoch")
-        return self._clock_of(namespace)
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
+        await self._enter("changes")
+        return [self._changes(*each) for each in asked]
+
+    def _changes(self, namespace: int, known: int, seen: int) -> Changes:
+        epoch, seq = self._clock_of(namespace)
+        since = seen if epoch == known else 0
+
+        def after(table: dict[T, int]) -> list[tuple[T, int]]:
+            return sorted((pair for pair in table.items() if pair[1] > since), key=lambda pair: pair[1])
+
+        return Changes(
+            epoch, seq, after(self._markers.get(namespace, {})), after(self._rules.get(namespace, {}))
+        )
+
+    async def follow(self, heard: Callable[[Message | None], None]) -> None:
+        await self._enter("follow")
+        self._followers.add(heard)
+        try:
+            heard(None)
+            await anyio.sleep_forever()
+        finally:
+            self._followers.discard(heard)
+
+    async def tell(self, message: Message) -> None:
+        await self._enter("tell")
+        self._tell_all(message)
+
+    def _tell_all(self, message: Message) -> None:
+        for heard in list(self._followers):
+            heard(message)
+
+    async def scan(
+        self, cursor: bytes | None = None, limit: int = 500
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        await self._enter("scan")
+        keys = sorted(key for key in self.records if key > (cursor or b""))[:limit]
+        found = [(key, self.records[key].envelope) for key in keys]
+        return found, keys[-1] if len(keys) == limit else None
+
+    async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
+        await self._enter("discard_many")
+        gone = [
+            key
+            for key, *stamp in stamped
+            if key in self.records and [self.records[key].epoch, self.records[key].snap] == stamp
+        ]
+        for key in gone:
+            del self.records[key]
+        return len(gone)
 
     async def get_or_lease_many(
         self, keys: Sequence[bytes], token: bytes, seconds: float

@@ -12,6 +12,7 @@ import pytest
 from llmcache_fast import LLMCache
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
+from tests.contract.clocks import clock_of, markers_of
 
 REQUEST = {"q": 1}
 
@@ -116,12 +117,12 @@ async def test_a_fill_is_told_to_nobody(clock: ManualClock) -> None:
         await fast.clear()
         cache._clear()
         space = cache._namespace_id("default")
-        before = [await tier.epoch(space) for tier in (fast, slow)]
+        before = [await clock_of(tier, space) for tier in (fast, slow)]
         assert await cache.get(REQUEST) == "value"
         await cache.flush()
         assert len(fast.records) == 1
-        assert [await tier.epoch(space) for tier in (fast, slow)] == before
-        assert await slow.markers_since(space, 0) == []
+        assert [await clock_of(tier, space) for tier in (fast, slow)] == before
+        assert await markers_of(slow, space, 0) == []
 
 
 class RefusedError(Exception):

@@ -17,6 +17,7 @@ from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
 from llmcache_fast.tiers.postgres import PostgresTier
 from llmcache_fast.tiers.redis import RedisTier
+from tests.contract.clocks import clock_of, markers_of, raise_markers
 
 Make = Callable[[Any, ManualClock], Any]
 
@@ -179,57 +180,57 @@ async def test_opened_again_a_durable_tier_has_it_all(
     tier = make(request, name, clock, anyio_backend)
     await tier.open()
     await tier.put_many([record(1, b"kept")])
-    stamp = await tier.raise_markers(5, [1])
+    stamp = await raise_markers(tier, 5, [1])
     await tier.aclose()
     again = make(request, name, clock, anyio_backend)
     await again.open()
     assert await again.get_many([key(1)]) == [b"kept"]
-    assert await again.epoch(5) == stamp
-    assert await again.markers_since(5, 0) == [(1, stamp[1])]
+    assert await clock_of(again, 5) == stamp
+    assert await markers_of(again, 5, 0) == [(1, stamp[1])]
     await again.aclose()
 
 
 async def test_the_clock_never_goes_back(authority: Any, clock: ManualClock) -> None:
     if authority.name in OWN_TIME:
         pytest.skip("its time is the server's: tests/unit/test_redis.py")
-    epoch, start = await authority.epoch(7)
-    assert await authority.epoch(7) == (epoch, start)
+    epoch, start = await clock_of(authority, 7)
+    assert await clock_of(authority, 7) == (epoch, start)
     clock.advance(1)
-    assert await authority.raise_markers(7, [1, 2**64 - 1]) == (epoch, clock())
-    assert await authority.raise_markers(7, [2]) == (epoch, clock() + 1)
+    assert await raise_markers(authority, 7, [1, 2**64 - 1]) == (epoch, clock())
+    assert await raise_markers(authority, 7, [2]) == (epoch, clock() + 1)
     clock.advance(-1000)
-    last = (await authority.raise_markers(7, [1]))[1]
+    last = (await raise_markers(authority, 7, [1]))[1]
     clock.advance(1000)
     assert last == clock() + 2
-    assert await authority.epoch(7) == (epoch, last)
-    assert await authority.markers_since(7, 0) == [(2**64 - 1, last - 2), (2, last - 1), (1, last)]
-    assert await authority.markers_since(7, last - 1) == [(1, last)]
-    assert await authority.markers_since(7, last) == []
+    assert await clock_of(authority, 7) == (epoch, last)
+    assert await markers_of(authority, 7, 0) == [(2**64 - 1, last - 2), (2, last - 1), (1, last)]
+    assert await markers_of(authority, 7, last - 1) == [(1, last)]
+    assert await markers_of(authority, 7, last) == []
 
 
 async def test_namespaces_have_clocks_of_their_own(authority: Authority) -> None:
-    await authority.raise_markers(2**64 - 1, [1])
-    assert await authority.markers_since(8, 0) == []
-    assert (await authority.epoch(8))[0] != (await authority.epoch(2**64 - 1))[0]
+    await raise_markers(authority, 2**64 - 1, [1])
+    assert await markers_of(authority, 8, 0) == []
+    assert (await clock_of(authority, 8))[0] != (await clock_of(authority, 2**64 - 1))[0]
 
 
 async def test_raised_at_once_markers_get_seqs_of_their_own(authority: Authority) -> None:
     seqs: list[int] = []
 
     async def work(target: int) -> None:
-        seqs.append((await authority.raise_markers(1, [target]))[1])
+        seqs.append((await raise_markers(authority, 1, [target]))[1])
 
     async with anyio.create_task_group() as group:
         for target in range(20):
             group.start_soon(work, target)
     assert len(set(seqs)) == 20
-    markers = await authority.markers_since(1, 0)
+    markers = await markers_of(authority, 1, 0)
     assert sorted(target for target, _ in markers) == list(range(20))
     assert [seq for _, seq in markers] == sorted(seqs)
 
 
 async def test_clearing_leaves_the_clock_and_the_markers(authority: Any) -> None:
-    stamp = await authority.raise_markers(1, [4])
+    stamp = await raise_markers(authority, 1, [4])
     await authority.clear()
-    assert await authority.epoch(1) == stamp
-    assert await authority.markers_since(1, 0) == [(4, stamp[1])]
+    assert await clock_of(authority, 1) == stamp
+    assert await markers_of(authority, 1, 0) == [(4, stamp[1])]

@@ -16,7 +16,7 @@ import pytest
 from llmcache_fast._errors import TierError
 from llmcache_fast.testing import MemoryTier
 from llmcache_fast.tiers import guarded
-from llmcache_fast.tiers.base import PutReport, StoredRecord, Tier
+from llmcache_fast.tiers.base import Asked, Changes, PutReport, StoredRecord, Tier
 from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
 from tests.faults.endurance import CALLERS, CALLS, Endured, endure
@@ -29,7 +29,7 @@ SLACK = 2.0
 BUDGET = 0.05
 
 
-ONLY = {"only reads hang": "get_many", "only writes hang": "put_many", "only markers hang": "epoch"}
+ONLY = {"only reads hang": "get_many", "only writes hang": "put_many", "only markers hang": "changes"}
 
 
 class Breaking(MemoryTier):
@@ -81,11 +81,11 @@ class Breaking(MemoryTier):
         await self.after("lease_many")
         return leased
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
-        await self.before("epoch")
-        stamp = await super().epoch(namespace)
-        await self.after("epoch")
-        return stamp
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
+        await self.before("changes")
+        changes = await super().changes(asked)
+        await self.after("changes")
+        return changes
 
     async def before(self, operation: str) -> None:
         if self.way == "hangs":

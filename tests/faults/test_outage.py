@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -10,8 +11,10 @@ import pytest
 from llmcache_fast import LLMCache, TierError
 from llmcache_fast._markers import Markers
 from llmcache_fast.testing import ManualClock, MemoryTier
+from llmcache_fast.tiers.base import Asked, Changes, Raised
 from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
+from tests.contract.clocks import markers_of
 
 REQUEST = {"q": 1}
 
@@ -30,10 +33,10 @@ class Deaf(MemoryTier):
 
     deaf = False
 
-    async def raise_markers(self, namespace: int, targets: Any) -> tuple[int, int]:
+    async def raise_markers(self, *given: Any, **options: Any) -> Raised:
         if self.deaf:
             raise TierError("planned", tier=self.name, operation="raise_markers", reason="planned")
-        return await super().raise_markers(namespace, targets)
+        return await super().raise_markers(*given, **options)
 
 
 class Slow(MemoryTier):
@@ -41,10 +44,10 @@ class Slow(MemoryTier):
 
     go: anyio.Event | None = None
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
         if self.go is not None:
             await self.go.wait()
-        return await super().epoch(namespace)
+        return await super().changes(asked)
 
 
 async def test_the_authority_is_the_last_tier_even_while_it_cannot_be_used(clock: ManualClock) -> None:
@@ -53,10 +56,10 @@ async def test_the_authority_is_the_last_tier_even_while_it_cannot_be_used(clock
     async with LLMCache(tiers=[other, root], clock=clock) as cache:
         root.deaf = True
         assert (await cache.invalidate(tags=["doc"])).deferred
-        assert await other.markers_since(cache._namespace_id("default"), 0) == []
+        assert await markers_of(other, cache._namespace_id("default"), 0) == []
         root.deaf = False
         assert not (await cache.invalidate(tags=["other"])).deferred
-        assert len(await root.markers_since(cache._namespace_id("default"), 0)) == 2
+        assert len(await markers_of(root, cache._namespace_id("default"), 0)) == 2
 
 
 async def test_deferred_invalidations_are_delivered_by_several_at_once_and_none_is_lost(
@@ -76,7 +79,7 @@ async def test_deferred_invalidations_are_delivered_by_several_at_once_and_none_
         async with anyio.create_task_group() as tasks:
             for name in ("a", "b", "c"):
                 tasks.start_soon(read, name)
-        assert len(await tier.markers_since(cache._namespace_id("default"), 0)) == 3
+        assert len(await markers_of(tier, cache._namespace_id("default"), 0)) == 3
 
 
 class Cut(MemoryTier):
@@ -88,7 +91,7 @@ class Cut(MemoryTier):
         self.cut = False
 
     def __getattribute__(self, name: str) -> Any:
-        calls = ("get_many", "put_many", "delete_many", "raise_markers", "markers_since", "epoch")
+        calls = ("get_many", "put_many", "delete_many", "raise_markers", "changes")
         if name not in calls:
             return super().__getattribute__(name)
         if self.cut:

@@ -19,6 +19,7 @@ from llmcache_fast.actors.write_behind import WriteBehind
 from llmcache_fast.tiers.postgres import PostgresTier
 from llmcache_fast.tiers.postgres import tier as module
 from llmcache_fast.tiers.postgres.connections import Connections
+from tests.contract.clocks import clock_of, raise_markers
 from tests.faults.postgres_storm import (
     KEYS,
     LeakyConnections,
@@ -186,7 +187,7 @@ async def test_a_server_that_becomes_read_only_serves_reads_and_heals(
     tier = PostgresTier.from_url(f"{own_url}?budget=5")
     await tier.open()
     await tier.put_many([record(1)])
-    stamp = await tier.raise_markers(1, [2])
+    stamp = await raise_markers(tier, 1, [2])
     own_server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
     own_server.execute("SELECT pg_reload_conf()")
     while await takes_writes(tier):  # noqa: ASYNC110 - its processes take the setting up one by one
@@ -195,14 +196,14 @@ async def test_a_server_that_becomes_read_only_serves_reads_and_heals(
     for call in (
         tier.put_many([record(2)]),
         tier.delete_many([key(1)]),
-        tier.raise_markers(1, [3]),
+        raise_markers(tier, 1, [3]),
         tier.get_or_lease_many([key(9)], b"t", 1),
     ):
         with pytest.raises(TierUnavailableError) as caught:
             await call
         assert caught.value.reason == "read_only"
     assert await tier.get_many([key(1), key(2)]) == [record(1).envelope, None]
-    assert await tier.epoch(1) == stamp
+    assert await clock_of(tier, 1) == stamp
     after = tier.statistics()
     assert before is not None
     assert after is not None

@@ -17,6 +17,7 @@ from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.redis import RedisTier, links
+from tests.contract.clocks import clock_of, raise_markers
 from tests.contract.test_tier_contract import key
 from tests.servers.redis import RedisServer, StartRedis
 
@@ -60,8 +61,8 @@ async def storm(url: str, calls: int) -> tuple[int, int, int]:
     async def mark() -> None:
         nonlocal wrong
         space = rng.randrange(4)
-        _, before = await tier.epoch(space)
-        wrong += (await tier.raise_markers(space, [1]))[1] <= before
+        _, before = await clock_of(tier, space)
+        wrong += (await raise_markers(tier, space, [1]))[1] <= before
 
     async def lease() -> None:
         nonlocal wrong
@@ -159,7 +160,7 @@ async def after_restarts(tier: RedisTier, server: RedisServer, rounds: int) -> i
         with anyio.fail_after(60):
             while True:
                 try:
-                    return await tier.raise_markers(1, [1])
+                    return await raise_markers(tier, 1, [1])
                 except TierError:
                     await anyio.sleep(0.005)
 

@@ -14,6 +14,7 @@ from llmcache_fast.actors.writers import Writers
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import PutReport, StoredRecord
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
+from tests.contract.clocks import markers_of
 
 REQUEST = {"q": 1}
 
@@ -83,7 +84,7 @@ async def test_a_tier_that_opens_late_joins(clock: ManualClock, caplog: pytest.L
         await cache.set({"q": 2}, "stored")
         await cache.flush()
         assert len(tier.records) == 1
-        assert len(await tier.markers_since(cache._namespace_id("default"), 0)) == 1, "delivered"
+        assert len(await markers_of(tier, cache._namespace_id("default"), 0)) == 1, "delivered"
     levels = [record.levelname for record in caplog.records if record.name == "llmcache_fast"]
     assert levels == ["WARNING"] * 2, "once that it is not there, once that it is"
 

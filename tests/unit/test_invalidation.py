@@ -11,6 +11,7 @@ import pytest
 
 from llmcache_fast import CacheClosedError, ConfigurationError, LLMCache, TierError
 from llmcache_fast.testing import ManualClock, MemoryTier
+from llmcache_fast.tiers.base import Raised
 from tests.unit.conftest import REQUEST, Calls
 
 
@@ -112,7 +113,7 @@ async def test_a_late_store_does_not_replace_what_was_set(cache: LLMCache) -> No
 class Deaf(MemoryTier):
     """An authority that cannot be told."""
 
-    async def raise_markers(self, namespace: int, targets: Any) -> tuple[int, int]:
+    async def raise_markers(self, *given: Any, **options: Any) -> Raised:
         raise TierError("planned", tier=self.name, operation="raise_markers", reason="planned")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 
 from llmcache_fast import LLMCache, TierError
 from llmcache_fast.testing import ManualClock, MemoryTier
+from llmcache_fast.tiers.base import Asked, Changes, Raised
 from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.disk import DiskTier
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
+from tests.contract.clocks import markers_of
 
 REQUEST = {"q": "a request"}
 
@@ -58,10 +61,10 @@ class Deaf(MemoryTier):
 
     deaf = False
 
-    async def raise_markers(self, namespace: int, targets: Any) -> tuple[int, int]:
+    async def raise_markers(self, *given: Any, **options: Any) -> Raised:
         if self.deaf:
             raise TierError("planned", tier=self.name, operation="raise_markers", reason="planned")
-        return await super().raise_markers(namespace, targets)
+        return await super().raise_markers(*given, **options)
 
 
 async def test_a_deferred_invalidation_is_delivered_before_anything_else(
@@ -69,7 +72,11 @@ async def test_a_deferred_invalidation_is_delivered_before_anything_else(
 ) -> None:
     monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", 0.0)
     tier = Deaf(clock=clock)
-    async with LLMCache(tiers=[tier], clock=clock) as cache, LLMCache(tiers=[tier], clock=clock) as other:
+    guards = [GuardedTier(tier, GuardOptions(breaker=BreakerOptions(least=20))) for _ in range(2)]
+    async with (
+        LLMCache(tiers=[guards[0]], clock=clock) as cache,
+        LLMCache(tiers=[guards[1]], clock=clock) as other,
+    ):
         await cache.set(REQUEST, "old")
         await cache.flush()
         assert await other.get(REQUEST) == "old"
@@ -88,10 +95,10 @@ class Slow(MemoryTier):
 
     go: anyio.Event | None = None
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
         if self.go is not None:
             await self.go.wait()
-        return await super().epoch(namespace)
+        return await super().changes(asked)
 
 
 @pytest.mark.parametrize("given", [{"tags": ["doc"]}, {"label": "a/b"}, {}])
@@ -117,17 +124,17 @@ async def test_markers_are_asked_for_once_for_all_who_come_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
-    epoch = DiskTier.epoch
+    changes = DiskTier.changes
 
-    async def counted(tier: DiskTier, namespace: int) -> tuple[int, int]:
+    async def counted(tier: DiskTier, of: Sequence[Asked]) -> list[Changes]:
         nonlocal asked
         asked += 1
-        return await epoch(tier, namespace)
+        return await changes(tier, of)
 
     async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
         for number in range(50):
             await cache.set({"q": number}, "stored")
-    monkeypatch.setattr(DiskTier, "epoch", counted)
+    monkeypatch.setattr(DiskTier, "changes", counted)
     async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
         cache._lookup.markers._synced.clear()
         asked = 0
@@ -151,9 +158,9 @@ async def test_many_deferred_invalidations_are_delivered_in_few_calls(
     calls: list[int] = []
 
     class Counted(Deaf):
-        async def raise_markers(self, namespace: int, targets: Any) -> tuple[int, int]:
-            result = await super().raise_markers(namespace, targets)
-            calls.append(len(targets))
+        async def raise_markers(self, *given: Any, **options: Any) -> Raised:
+            result = await super().raise_markers(*given, **options)
+            calls.append(len(given[1]))
             return result
 
     tier = Counted(clock=clock)
@@ -165,7 +172,7 @@ async def test_many_deferred_invalidations_are_delivered_in_few_calls(
         tier.deaf = False
         assert not (await cache.invalidate(tags=["another"])).deferred
         assert calls == [10, 10, 5, 1], "each target once"
-        assert len(await tier.markers_since(cache._namespace_id("default"), 0)) == 26
+        assert len(await markers_of(tier, cache._namespace_id("default"), 0)) == 26
 
 
 async def test_more_deferred_invalidations_than_are_kept_become_one_of_all(
@@ -183,4 +190,4 @@ async def test_more_deferred_invalidations_than_are_kept_become_one_of_all(
             await anyio.sleep(0.01)
         space = cache._namespace_id("default")
         assert not (await cache.invalidate(tags=["the end"])).deferred
-        assert space in dict(await tier.markers_since(space, 0))
+        assert space in dict(await markers_of(tier, space, 0))

@@ -16,9 +16,10 @@ from llmcache_fast.actors import recovery
 from llmcache_fast.actors.recovery import Recovery
 from llmcache_fast.actors.write_behind import WriteBehind
 from llmcache_fast.testing import MemoryTier
-from llmcache_fast.tiers.base import PutReport, StoredRecord
+from llmcache_fast.tiers.base import Asked, Changes, PutReport, StoredRecord
 from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
+from tests.contract.clocks import clock_of
 
 OPTIONS = GuardOptions(breaker=BreakerOptions(least=2, window=2, backoff=0.01, max_backoff=0.02, probes=2))
 
@@ -47,9 +48,9 @@ class Logged(MemoryTier):
         self.note("write")
         return await super().delete_many(keys, stamp)
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
         self.note("markers")
-        return await super().epoch(namespace)
+        return await super().changes(asked)
 
     def note(self, what: str) -> None:
         self.log.append(what)
@@ -71,7 +72,7 @@ class Outage:
 
     async def catch_up(self) -> bool:
         try:
-            await self.tier.epoch(1)
+            await clock_of(self.tier, 1)
         except TierError:
             return False
         return True

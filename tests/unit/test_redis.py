@@ -24,6 +24,7 @@ from llmcache_fast.testing import ManualClock
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.redis import RedisTier
 from llmcache_fast.tiers.redis.address import Address
+from tests.contract.clocks import clock_of, markers_of, raise_markers
 from tests.contract.test_tier_contract import key, record
 from tests.servers.redis import Certificate, RedisServer, StartRedis
 
@@ -131,9 +132,9 @@ async def works(url: str) -> None:
         assert await tier.put_many([record(n, b"%d" % n) for n in range(3)]) == (3, 0, 0)
         assert await tier.get_many([key(2), key(0)]) == [b"2", b"0"]
         assert await tier.delete_many([key(0)], (1, 20)) == 1
-        stamp = await tier.raise_markers(1, [2, 3])
-        assert await tier.epoch(1) == stamp
-        assert len(await tier.markers_since(1, 0)) == 2
+        stamp = await raise_markers(tier, 1, [2, 3])
+        assert await clock_of(tier, 1) == stamp
+        assert len(await markers_of(tier, 1, 0)) == 2
         assert await tier.get_or_lease_many([key(1), key(5)], b"me", 9) == [(b"1", False), (None, True)]
         assert await tier.renew_leases([key(5)], b"me", 9) == [True]
         with anyio.fail_after(10):
@@ -275,12 +276,12 @@ async def test_the_clock_is_the_servers_and_goes_up_one_at_least(
 ) -> None:
     async with opened(f"{redis_server.url}?budget=5&prefix={redis_prefix}", clock=ManualClock()) as tier:
         before = time.time_ns() // 1000
-        epoch, start = await tier.epoch(7)
+        epoch, start = await clock_of(tier, 7)
         assert abs(start - before) < 60_000_000
-        seqs = [(await tier.raise_markers(7, [n])) for n in range(50)]
+        seqs = [(await raise_markers(tier, 7, [n])) for n in range(50)]
         assert {e for e, _ in seqs} == {epoch}
         assert all(a < b for (_, a), (_, b) in pairwise(seqs))
-        assert await tier.markers_since(7, seqs[47][1]) == [(48, seqs[48][1]), (49, seqs[49][1])]
+        assert await markers_of(tier, 7, seqs[47][1]) == [(48, seqs[48][1]), (49, seqs[49][1])]
 
 
 async def test_a_server_that_comes_back_empty_or_older_begins_a_new_epoch(start_redis: StartRedis) -> None:
@@ -291,23 +292,23 @@ async def test_a_server_that_comes_back_empty_or_older_begins_a_new_epoch(start_
             with anyio.fail_after(30):
                 while True:
                     try:
-                        return await tier.epoch(1)
+                        return await clock_of(tier, 1)
                     except TierError:
                         await checkpoint()
 
-        first = await tier.raise_markers(1, [1])
+        first = await raise_markers(tier, 1, [1])
         server.restart()
         assert await clock() == first
-        assert await tier.markers_since(1, 0) == [(1, first[1])]
+        assert await markers_of(tier, 1, 0) == [(1, first[1])]
         copy = (server.folder / "dump.rdb").read_bytes()
-        await tier.raise_markers(1, [2])
+        await raise_markers(tier, 1, [2])
         server.stop()
         (server.folder / "dump.rdb").write_bytes(copy)
         server.restart()
         older = await clock()
         assert older[0] != first[0]
         assert older[1] > first[1]
-        assert await tier.markers_since(1, 0) == []
+        assert await markers_of(tier, 1, 0) == []
         server.restart(empty=True)
         assert (await clock())[0] not in (first[0], older[0])
 
@@ -317,8 +318,8 @@ async def test_too_many_markers_become_one_of_the_namespace(
 ) -> None:
     monkeypatch.setattr("llmcache_fast.tiers.redis.tier.MAX_MARKERS", 10)
     async with opened(f"{redis_server.url}?budget=5&prefix={redis_prefix}") as tier:
-        seqs = {target: (await tier.raise_markers(99, [target]))[1] for target in range(40)}
-        markers = await tier.markers_since(99, 0)
+        seqs = {target: (await raise_markers(tier, 99, [target]))[1] for target in range(40)}
+        markers = await markers_of(tier, 99, 0)
         assert len(markers) <= 10
         kept = dict(markers)
         floor = kept.pop(99)
@@ -326,7 +327,7 @@ async def test_too_many_markers_become_one_of_the_namespace(
         # Whatever is gone is covered: the floor invalidates all that those markers did.
         assert all(seq <= floor for target, seq in seqs.items() if target not in kept)
         assert min(kept.values()) > floor
-        assert await tier.epoch(99) == await tier.raise_markers(99, [])
+        assert await clock_of(tier, 99) == await raise_markers(tier, 99, [])
 
 
 def test_another_event_loop_is_named() -> None:

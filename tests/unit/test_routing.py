@@ -13,6 +13,7 @@ from llmcache_fast.tiers.redis import RedisTier
 from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.links import Server
 from llmcache_fast.tiers.redis.routing import Cluster, Single
+from tests.contract.clocks import clock_of
 from tests.contract.test_tier_contract import key, record
 from tests.servers.redis import RedisCluster, RedisServer, free_port
 
@@ -127,7 +128,7 @@ async def test_a_node_that_is_of_no_cluster_says_so(redis_server: RedisServer) -
 async def test_where_nobody_listens_all_fail(kind: Callable[[Address], Single | Cluster]) -> None:
     tier = RedisTier(Address(port=free_port(), cluster=kind is Cluster))
     await tier.open()  # logs, and tries again with each call
-    for call in (tier.get_many([key(1)]), tier.put_many([record(1)]), tier.epoch(1)):
+    for call in (tier.get_many([key(1)]), tier.put_many([record(1)]), clock_of(tier, 1)):
         with pytest.raises(TierError) as caught:
             await call
         assert caught.value.reason in ("down", "cluster")

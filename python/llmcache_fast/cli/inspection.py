@@ -20,6 +20,7 @@ from llmcache_fast._entry import NEVER, Entry, from_envelope
 from llmcache_fast._errors import ConfigurationError, LLMCacheError, TierError
 from llmcache_fast.cli.doctor import address_of
 from llmcache_fast.cli.output import Exit, stop
+from llmcache_fast.tiers.base import Asked
 from llmcache_fast.tiers.disk import DiskTier
 
 T = TypeVar("T")
@@ -111,9 +112,9 @@ def entry_in(tier: DiskTier, namespace: str, key: bytes) -> tuple[Entry, bool] |
         space, *targets = LLMCache._entry_targets(
             namespace, key, list(facts.tags), facts.label, list(facts.depends_on)
         )
-        epoch, _ = await opened.epoch(space)
-        raised = {target for target, _ in await opened.markers_since(space, entry.snap)}
-        return entry, epoch == entry.epoch and raised.isdisjoint((space, *targets))
+        (changes,) = await opened.changes([Asked(space, entry.epoch, entry.snap)])
+        raised = {target for target, _ in changes.markers}
+        return entry, changes.epoch == entry.epoch and raised.isdisjoint((space, *targets))
 
     return with_tier(tier, look)
 

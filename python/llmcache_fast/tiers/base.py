@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -12,6 +12,10 @@ from llmcache_fast import _entry
 from llmcache_fast._usage import Usage
 
 NEVER = _entry.NEVER
+MAX_MARKERS = 1 << 16
+"""Markers an authority keeps of a namespace."""
+MAX_RULES = 256
+"""Rules an authority keeps of a namespace: each costs every judgement of a labelled entry older than it."""
 
 
 class StoredRecord(NamedTuple):
@@ -95,29 +99,129 @@ class Tier(Protocol):
         ...
 
 
+class Raised(NamedTuple):
+    """What an authority answers to an invalidation."""
+
+    epoch: int
+    seq: int
+    """Allocated to it: the markers stand there now."""
+    prev: int
+    """The clock's value before. Who knows all markers up to it misses none by hearing of these."""
+
+
+class Asked(NamedTuple):
+    """What is known of a namespace's clock by one who asks what changed."""
+
+    namespace: int
+    epoch: int = 0
+    seq: int = 0
+    """Up to which all markers are known. Of no meaning when the epoch is another by now."""
+
+
+class Changes(NamedTuple):
+    """What an authority says of a namespace's clock."""
+
+    epoch: int
+    seq: int
+    """The last one allocated."""
+    markers: list[tuple[int, int]]
+    """`(target, seq)` of every marker raised after what was asked, by any process, oldest first. All of them,
+    when the epoch is another than the one asked with."""
+    rules: Sequence[tuple[bytes, int]] = ()
+    """The same of the rules: a pattern in the form the caller gave it."""
+
+
+class Message(NamedTuple):
+    """What a tier tells those who follow it, when markers are raised."""
+
+    namespace: int
+    epoch: int
+    prev: int
+    seq: int
+    targets: tuple[int, ...] | None
+    """None: too many to be told, or there is a rule; who hears it asks for the changes."""
+
+
+MAX_TOLD = 256
+"""Targets in one message; with more of them a message names none."""
+
+
 class Authority(Protocol):
     """A tier that can also root a namespace's invalidation clock and keep its markers.
 
     A *target* is the 64-bit number the core derives from a namespace and a tag, key, label prefix or the
     namespace itself; `namespace` is the one it derives from the namespace's name. Both are unsigned. A tier
-    sees no text.
+    sees no text. A *rule* is a pattern of labels in bytes of the caller's making, 17 to 1,024 of them; a tier
+    compares rules, and does not read them.
     """
 
-    async def raise_markers(self, namespace: int, targets: Sequence[int]) -> tuple[int, int]:
+    async def raise_markers(
+        self,
+        namespace: int,
+        targets: Sequence[int],
+        rules: Sequence[bytes] = (),
+        *,
+        forget: Sequence[bytes] = (),
+    ) -> Raised:
         """Allocate the next seq of the namespace's clock, `max(last + 1, microseconds now)`, and raise the
-        markers of all targets to it, in one durable step. Returns `(epoch, seq)`."""
+        markers of all targets, and the rules, to it, in one durable step; those who follow are told in it.
+        In the same step the rules `forget` go: targets among those raised cover what they covered.
+
+        Markers are bounded to `MAX_MARKERS` of a namespace, rules to `MAX_RULES`, or some more for a
+        while. Beyond it the older half goes, and the namespace's own marker is raised to the youngest that
+        went: too strict, never too lax.
+        """
         ...
 
-    async def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
-        """`(target, seq)` of every marker of the namespace raised after `seq`, by any process, oldest first.
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
+        """What changed in each of some namespaces, in one round trip. A clock that does not exist is made,
+        with a random epoch.
 
         Per namespace, because seqs of two clocks do not compare: a clock that ran ahead would hide the
         markers of the others.
         """
         ...
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
-        """`(epoch, last seq)` of the namespace's clock; made with a random epoch if it did not exist."""
+
+class Feed(Protocol):
+    """A tier that tells its followers when markers are raised, at it or elsewhere.
+
+    Messages may be lost, doubled and late; those of one namespace that is rooted in the tier come in the
+    order of their seqs. `prev` shows what was lost, and asking for `changes` mends it.
+    """
+
+    async def follow(self, heard: Callable[[Message | None], None]) -> None:
+        """Call `heard` with each message, until cancelled; with None once, when from now on messages come.
+
+        Raises:
+            TierError: messages come no more: the connection was lost. Follow again.
+        """
+        ...
+
+
+class Bus(Feed, Protocol):
+    """A feed that also carries messages about clocks that are rooted in another tier."""
+
+    async def tell(self, message: Message) -> None:
+        """Tell the followers, one round trip."""
+        ...
+
+
+class ScannableTier(Tier, Protocol):
+    """A tier that can be walked through."""
+
+    async def scan(
+        self, cursor: bytes | None = None, limit: int = 500
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """About `limit` records, `(key, envelope)`, and the cursor to go on with: None when all were given.
+
+        A record that is there from the first call to the last is given at least once; others may be.
+        """
+        ...
+
+    async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
+        """Delete each record, `(key, epoch, snap)`, that still has this stamp; how many were. What was put
+        meanwhile stays, and no tombstone is left."""
         ...
 
 

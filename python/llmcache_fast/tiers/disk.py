@@ -19,7 +19,7 @@ import anyio.to_thread
 from llmcache_fast._core import DiskStore
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._options import size_in_bytes
-from llmcache_fast.tiers.base import PutReport, StoredRecord, clock_micros
+from llmcache_fast.tiers.base import Asked, Changes, PutReport, Raised, StoredRecord, clock_micros
 
 _log = logging.getLogger("llmcache_fast.disk")
 
@@ -138,18 +138,34 @@ class DiskTier:
         """Counts and sizes: rows, bytes, file_bytes, log_bytes, evicted, evicted_cost (micro-USD), ..."""
         return await self._call("stats", lambda store: store.stats(), abandon=True)
 
-    async def raise_markers(self, namespace: int, targets: Sequence[int]) -> tuple[int, int]:
+    async def raise_markers(
+        self,
+        namespace: int,
+        targets: Sequence[int],
+        rules: Sequence[bytes] = (),
+        *,
+        forget: Sequence[bytes] = (),
+    ) -> Raised:
         now = self._clock()
-        return await self._call(
+        epoch, seq = await self._call(
             "raise_markers", lambda store: store.raise_markers(namespace, list(targets), now)
         )
+        return Raised(epoch, seq, 0)
 
-    async def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
+        found = []
+        for namespace, known, seen in asked:
+            epoch, seq = await self._epoch(namespace)
+            markers = await self._markers_since(namespace, seen if epoch == known else 0)
+            found.append(Changes(epoch, seq, markers))
+        return found
+
+    async def _markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
         return await self._call(
             "markers_since", lambda store: store.markers_since(namespace, seq), abandon=True
         )
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
+    async def _epoch(self, namespace: int) -> tuple[int, int]:
         now = self._clock()
         return await self._call("epoch", lambda store: store.epoch(namespace, now))
 

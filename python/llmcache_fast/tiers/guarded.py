@@ -133,11 +133,13 @@ class GuardedTier:
         read, write = self.read_budget, self.write_budget
         optional: tuple[tuple[str, Direction, float], ...] = (
             ("raise_markers", "markers", write),
-            ("markers_since", "markers", write),
-            ("epoch", "markers", write),
+            ("changes", "markers", write),
+            ("tell", "markers", read),
             ("lease_many", "write", read),
             ("renew_leases", "write", write),
             ("release_leases", "write", write),
+            ("scan", "read", self.options.batch_budget),
+            ("discard_many", "write", self.options.batch_budget),
         )
         for name, direction, budget in optional:
             if hasattr(inner, name):
@@ -146,7 +148,9 @@ class GuardedTier:
             look = partial(self._as_many, inner.get_or_lease_many)
             self.get_or_lease_many = partial(self.call, "read", "get_or_lease_many", look, budget=read)
         if hasattr(inner, "lease_released"):
-            self.lease_released = self._lease_released
+            self.lease_released = partial(self._await, "lease_released", inner.lease_released)
+        if hasattr(inner, "follow"):
+            self.follow = partial(self._await, "follow", inner.follow)
         self.suspect: Callable[[], None] = getattr(inner, "suspect", lambda: None)
         """Tell the tier that a reply was not what was asked for."""
 
@@ -264,16 +268,15 @@ class GuardedTier:
             if lane.breaker.state != "closed":
                 self._alarm.set()
 
-    async def _lease_released(self, key: bytes) -> None:
+    async def _await(self, operation: str, work: Callable[..., Awaitable[None]], argument: Any) -> None:
         """Waits as long as its caller does, and is no call that a breaker could judge."""
-        inner: Any = self.inner
-        call = self._start(inner.lease_released, key)
+        call = self._start(work, argument)
         try:
             await call.done.wait()
         finally:
             call.task.end_within(0)
         if call.error is not None:
-            raise self._own_error("lease_released", call.error)
+            raise self._own_error(operation, call.error)
 
     async def _enter(self, lane: _Lane, operation: str, budget: float) -> float:
         """Take one of the places; the seconds that took."""

@@ -12,6 +12,7 @@ from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierUnavailableError
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.postgres import PostgresTier, schema
+from tests.contract.clocks import clock_of, markers_of
 from tests.servers.postgres import PostgresServer
 from tests.unit.postgres.conftest import PATIENT
 
@@ -133,8 +134,8 @@ async def use_all(tier: PostgresTier) -> None:
     assert await tier.renew_leases([b"\1" * 32], b"token", 1) == [True]
     await tier.release_leases([b"\1" * 32], b"token")
     await tier.lease_released(b"\1" * 32)
-    assert (await tier.raise_markers(1, [2]))[0] == (await tier.epoch(1))[0]
-    assert len(await tier.markers_since(1, 0)) == 1
+    assert (await tier.raise_markers(1, [2]))[0] == (await clock_of(tier, 1))[0]
+    assert len(await markers_of(tier, 1, 0)) == 1
     assert (await tier.search("default")).rows == []
     assert await tier.delete_many([RECORD.key], (1, 2)) == 1
     assert await tier.purge(NEVER) == 1

@@ -21,6 +21,7 @@ from llmcache_fast.testing import ManualClock, MemoryTier
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.postgres import PostgresTier
 from llmcache_fast.tiers.postgres import tier as module
+from tests.contract.clocks import clock_of, markers_of, raise_markers
 from tests.servers.postgres import PostgresServer
 from tests.unit.postgres.conftest import PATIENT
 
@@ -177,36 +178,36 @@ async def test_clearing_takes_more_than_a_batch(tier: PostgresTier, monkeypatch:
 
 async def test_the_server_is_the_clock(tier: PostgresTier, postgres_server: PostgresServer) -> None:
     before = int(postgres_server.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1e6)::bigint"))
-    _, start = await tier.epoch(2**64 - 1)
-    _, seq = await tier.raise_markers(2**64 - 1, [2**63])
+    _, start = await clock_of(tier, 2**64 - 1)
+    _, seq = await raise_markers(tier, 2**64 - 1, [2**63])
     after = int(postgres_server.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1e6)::bigint"))
     assert before <= start < seq <= after
-    assert await tier.markers_since(2**64 - 1, 2**64 - 1) == []
+    assert await markers_of(tier, 2**64 - 1, 2**64 - 1) == []
 
 
 async def test_two_processes_share_a_clock(tier: PostgresTier, postgres_url: str) -> None:
     other = PostgresTier.from_url(postgres_url + PATIENT)
     await other.open()
-    epoch, first = await tier.raise_markers(1, [1, 1])
-    assert (await other.epoch(1)) == (epoch, first)
-    assert (await other.raise_markers(1, [2]))[0] == epoch
-    assert [target for target, _ in await tier.markers_since(1, 0)] == [1, 2]
+    epoch, first = await raise_markers(tier, 1, [1, 1])
+    assert (await clock_of(other, 1)) == (epoch, first)
+    assert (await raise_markers(other, 1, [2]))[0] == epoch
+    assert [target for target, _ in await markers_of(tier, 1, 0)] == [1, 2]
     await other.aclose()
 
 
-@pytest.mark.parametrize("seen_by", ["epoch", "raise_markers"])
+@pytest.mark.parametrize("seen_by", ["changes", "raise_markers"])
 async def test_a_clock_that_went_back_gets_a_new_epoch(
     tier: PostgresTier, postgres_url: str, postgres_server: PostgresServer, seen_by: str
 ) -> None:
     """As after a backup was restored: markers that were acknowledged are gone."""
-    epoch, seq = await tier.raise_markers(1, [5])
+    epoch, seq = await raise_markers(tier, 1, [5])
     postgres_server.execute(
         f"UPDATE llmcache.clocks SET seq = {seq - 1000}; DELETE FROM llmcache.markers", database(postgres_url)
     )
-    reading = await (tier.epoch(1) if seen_by == "epoch" else tier.raise_markers(1, [6]))
+    reading = await (clock_of(tier, 1) if seen_by == "changes" else raise_markers(tier, 1, [6]))
     assert reading[0] != epoch
     assert reading[1] >= seq
-    assert (await tier.epoch(1)) == reading
+    assert (await clock_of(tier, 1)) == reading
 
 
 async def test_markers_are_synced_where_commits_are_not(
@@ -216,7 +217,7 @@ async def test_markers_are_synced_where_commits_are_not(
     postgres_server.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
     other = PostgresTier.from_url(postgres_url + PATIENT)
     await other.open()
-    await other.raise_markers(1, [5])
+    await raise_markers(other, 1, [5])
     flushed = postgres_server.execute("SELECT pg_current_wal_flush_lsn() - pg_current_wal_insert_lsn()", name)
     assert int(flushed) >= 0
     await other.aclose()
@@ -225,20 +226,20 @@ async def test_markers_are_synced_where_commits_are_not(
 async def test_the_number_of_markers_is_bounded(tier: PostgresTier, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_MARKERS", 10)
     namespace = 2**64 - 5
-    seqs = [(await tier.raise_markers(namespace, [target]))[1] for target in range(11)]
-    await tier.raise_markers(3, [1])
+    seqs = [(await raise_markers(tier, namespace, [target]))[1] for target in range(11)]
+    await raise_markers(tier, 3, [1])
     await tier.purge(0)
-    assert await tier.markers_since(namespace, 0) == [
+    assert await markers_of(tier, namespace, 0) == [
         (namespace, seqs[5]),
         *((target, seqs[target]) for target in range(6, 11)),
     ]
     # What was raised once more above the floor stays above it.
-    _, above = await tier.raise_markers(namespace, [namespace])
+    _, above = await raise_markers(tier, namespace, [namespace])
     for target in range(20, 30):
-        await tier.raise_markers(namespace, [target])
+        await raise_markers(tier, namespace, [target])
     await tier.purge(0)
-    assert dict(await tier.markers_since(namespace, 0))[namespace] >= above
-    assert len(await tier.markers_since(3, 0)) == 1
+    assert dict(await markers_of(tier, namespace, 0))[namespace] >= above
+    assert len(await markers_of(tier, 3, 0)) == 1
 
 
 async def test_a_changed_schema_is_found_out_and_used(

@@ -11,7 +11,7 @@ import anyio
 import asyncpg
 
 from llmcache_fast._errors import ConfigurationError, TierUnavailableError
-from llmcache_fast.tiers.base import PutReport, SearchPage, StoredRecord
+from llmcache_fast.tiers.base import MAX_MARKERS, Asked, Changes, PutReport, Raised, SearchPage, StoredRecord
 from llmcache_fast.tiers.postgres import address, errors, rows, schema, search
 from llmcache_fast.tiers.postgres.connections import (
     Connection,
@@ -26,8 +26,6 @@ from llmcache_fast.tiers.postgres.statements import Statements
 
 T = TypeVar("T")
 
-MAX_MARKERS = 1 << 16
-"""Kept for a namespace, as many as the core keeps. Beyond it, see `purge`."""
 MAX_RECORD = 64 << 20
 """Bytes of an envelope; larger ones are refused."""
 TOMBSTONE = 60.0
@@ -331,7 +329,14 @@ class PostgresTier:
 
     # -- clocks and markers ---------------------------------------------------------------------------
 
-    async def raise_markers(self, namespace: int, targets: Sequence[int]) -> tuple[int, int]:
+    async def raise_markers(
+        self,
+        namespace: int,
+        targets: Sequence[int],
+        rules: Sequence[bytes] = (),
+        *,
+        forget: Sequence[bytes] = (),
+    ) -> Raised:
         space = to_signed(namespace)
         given = sorted({to_signed(target) for target in targets})
 
@@ -342,9 +347,17 @@ class PostgresTier:
             )
             return row[0], row[1]
 
-        return self._see(space, await self._call("raise_markers", work, patience=_PATIENT))
+        return Raised(*self._see(space, await self._call("raise_markers", work, patience=_PATIENT)), 0)
 
-    async def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
+        found = []
+        for namespace, known, seen in asked:
+            epoch, seq = await self._epoch(namespace)
+            markers = await self._markers_since(namespace, seen if epoch == known else 0)
+            found.append(Changes(epoch, seq, markers))
+        return found
+
+    async def _markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
         space, since = to_signed(namespace), capped(seq)
 
         async def work(connection: Connection) -> list[tuple[int, int]]:
@@ -353,7 +366,7 @@ class PostgresTier:
 
         return await self._call("markers_since", work)
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
+    async def _epoch(self, namespace: int) -> tuple[int, int]:
         space = to_signed(namespace)
 
         async def work(connection: Connection) -> tuple[int, int]:

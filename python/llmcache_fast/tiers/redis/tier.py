@@ -11,7 +11,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from llmcache_fast._errors import TierError, TierUnavailableError
-from llmcache_fast.tiers.base import NEVER, PutReport, StoredRecord, clock_micros
+from llmcache_fast.tiers.base import (
+    MAX_MARKERS,
+    NEVER,
+    Asked,
+    Changes,
+    PutReport,
+    Raised,
+    StoredRecord,
+    clock_micros,
+)
 from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.releases import Releases
@@ -26,8 +35,6 @@ Words = tuple[bytes | str | int, ...]
 WRITE_FACTOR = 10
 """Nobody waits for a write behind, so it may take so many budgets; an invalidation must not fail lightly."""
 TOMBSTONE_SECONDS = 60.0
-MAX_MARKERS = 1 << 16
-"""Kept in one namespace; as many as the core keeps. Beyond it the older half becomes one marker of all."""
 LEAST_LIFE = 1000
 """Milliseconds a record is kept at least: whoever reads it may have another clock, and judges for himself."""
 
@@ -235,15 +242,30 @@ class RedisTier:
 
     # -- authority ------------------------------------------------------------------------------------
 
-    async def raise_markers(self, namespace: int, targets: Sequence[int]) -> tuple[int, int]:
-        return await self._clocked(namespace, targets, "raise_markers")
+    async def raise_markers(
+        self,
+        namespace: int,
+        targets: Sequence[int],
+        rules: Sequence[bytes] = (),
+        *,
+        forget: Sequence[bytes] = (),
+    ) -> Raised:
+        return Raised(*await self._clocked(namespace, targets, "raise_markers"), 0)
 
-    async def epoch(self, namespace: int) -> tuple[int, int]:
+    async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
+        found = []
+        for namespace, known, seen in asked:
+            epoch, seq = await self._epoch(namespace)
+            markers = await self._markers_since(namespace, seen if epoch == known else 0)
+            found.append(Changes(epoch, seq, markers))
+        return found
+
+    async def _epoch(self, namespace: int) -> tuple[int, int]:
         """As `Authority`. A clock that is behind what this tier saw of it gets a new epoch: an older copy of
         the data was restored, and the markers raised since are lost."""
         return await self._clocked(namespace, (), "epoch")
 
-    async def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
+    async def _markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
         route = self._opened("markers_since")
         clock = self._clock_key(namespace)
         command = (b"ZRANGEBYSCORE", clock, b"(%d" % seq, b"+inf", b"WITHSCORES")
