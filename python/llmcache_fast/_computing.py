@@ -247,7 +247,9 @@ class Computing:
         if self._flights.get(key) is not None:
             self._flights.supersede_flight(key)
         targets = self._storing.targets(key, namespace, options)
-        return self._flights.start(key, namespace, targets, options.tags, run)
+        flight = self._flights.start(key, namespace, targets, options.tags, run)
+        flight.since, flight.label = self._engine._stamp(flight.space), options.label
+        return flight
 
     async def _run(
         self, flight: Flight, compute: Callable[..., Awaitable[Any]], kind: Any, options: CallOptions
@@ -393,7 +395,8 @@ class Computing:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         targets = self._storing.targets(key, namespace, options)
         flight = Flight(key, namespace, targets[0], 0, set(targets), options.tags)
-        stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
+        flight.since, flight.label = self._engine._stamp(flight.space), options.label
+        stamped = Stamped(*flight.since, self._clock())
         with self._flights.writing(flight):
             value = await call(compute, Context(key))
             computed = value if isinstance(value, Computed) else Computed(value)

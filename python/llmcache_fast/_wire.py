@@ -5,6 +5,7 @@ What belongs here: what a tier gets to see. What does not: which tier, and when 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -83,6 +84,36 @@ class Wire:
     def targets(self, tier_targets: Sequence[int]) -> Sequence[int]:
         """`target` of each: what an authority's markers are about."""
         return tier_targets if self._blinding is None else self._blinding.targets(tier_targets)
+
+    def rule(self, namespace: str, pattern: str) -> bytes:
+        """What authorities keep of a pattern: an envelope, so that it is sealed and bound to its namespace as
+        an entry is. The same each time, without keys."""
+        entry = _entry.Entry(
+            key=_rule_key(namespace),
+            namespace=_RULES,
+            content="text",
+            payload=pattern,
+            facts=_entry.Facts(),
+            created=0,
+            fresh_until=_entry.NEVER,
+            stale_until=_entry.NEVER,
+            epoch=0,
+            snap=0,
+            cost=0,
+        )
+        return _entry.to_envelope(entry, keyring=self._keyring)
+
+    def pattern(self, namespace: str, rule: bytes) -> str | None:
+        """The pattern of a rule; None if it is of another namespace, or sealed with an unknown key."""
+        entry, _ = _entry.from_envelope(rule, _RULES, _rule_key(namespace), keyring=self._keyring)
+        return entry.payload if entry is not None and isinstance(entry.payload, str) else None
+
+
+_RULES: Final = "rules"
+
+
+def _rule_key(namespace: str) -> bytes:
+    return hashlib.blake2b(namespace.encode(), digest_size=32, person=b"llmcache rules").digest()
 
 
 PLAIN: Final = Wire(compress=False)
