@@ -42,7 +42,6 @@ class WriteBehind:
         max_items: int = 50_000,
         batch_items: int = 512,
         batch_bytes: int = 4 << 20,
-        room_deadline: float = 0.05,
         attempts: int = 6,
         backoff: float = 0.1,
         max_backoff: float = 10.0,
@@ -50,9 +49,7 @@ class WriteBehind:
         rng: Callable[[], float] = random.random,
         ended: Ended | None = None,
     ) -> None:
-        """`room_deadline` is how long `put` waits for room before something is shed, in seconds.
-
-        A record that fails by itself is tried `attempts` times, `backoff * 2**n` seconds apart (at most
+        """A record that fails by itself is tried `attempts` times, `backoff * 2**n` seconds apart (at most
         `max_backoff`, less up to a half of jitter), then counted lost. Failures of the tier as a whole are no
         attempts: records wait for its return, until they expire, are shed or the buffer is closed. `ended` is
         told once of every record that came with a receipt.
@@ -62,7 +59,6 @@ class WriteBehind:
         self._tier = tier
         self._max_bytes, self._max_items = max_bytes, max_items
         self._batch_bytes, self._batch_items = batch_bytes, batch_items
-        self._room_deadline = room_deadline
         self._attempts, self._backoff, self._max_backoff = attempts, backoff, max_backoff
         self._clock, self._rng = clock, rng
         self._ended = ended
@@ -87,13 +83,6 @@ class WriteBehind:
         self._ties = count()
 
     # -- callers' side ------------------------------------------------------------------------------
-
-    async def put(self, record: StoredRecord, receipt: Any = None) -> bool:
-        """Buffer a record; whether it was taken. Waits up to `room_deadline` for room, then sheds."""
-        if not self.fits(record):
-            with anyio.move_on_after(self._room_deadline):
-                await self.room(record)
-        return self.put_nowait(record, receipt)
 
     async def room(self, record: StoredRecord, share: float = 1.0) -> None:
         """Wait until the record would leave the buffer at most `share` full, or is alone, or it is closed."""
