@@ -10,7 +10,7 @@ import heapq
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -29,6 +29,10 @@ _log = logging.getLogger("llmcache_fast.write_behind")
 
 Ended: TypeAlias = Callable[[Any, StoredRecord, Outcome, str], None]
 """Called with a record's receipt, the record, how its write ended, and the reason of a failure or nothing."""
+
+
+Hopeless: TypeAlias = Callable[[], Awaitable[None]]
+"""Returns when there is no use in going on writing to a tier."""
 
 
 class WriteBehind:
@@ -165,19 +169,25 @@ class WriteBehind:
                 await self._progress.wait()
         return self._report(before)
 
-    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:
-        """Take no more, drain under a shielded deadline of `timeout` seconds, and report."""
+    async def aclose(self, timeout: float | None = 10.0, hopeless: Hopeless | None = None) -> WriteReport:
+        """Take no more, drain under a shielded deadline of `timeout` seconds, and report.
+
+        It is given up earlier when `hopeless` returns.
+        """
         before = self._counts.copy()
         self._closed = True
         self._rate = None
         self._wake.set()
         self._notify()
         with anyio.move_on_after(timeout, shield=True):
-            if self._running:
+            async with anyio.create_task_group() as draining:
+                if hopeless is not None:
+                    draining.start_soon(_give_up, draining.cancel_scope, hopeless)
+                if not self._running:
+                    await self._drain_all()
                 while self._running:
                     await self._progress.wait()
-            else:
-                await self._drain_all()
+                draining.cancel_scope.cancel()
         report = self._report(before)
         self._abandoned = True
         for item in list(self._items.values()):
@@ -422,3 +432,8 @@ class WriteBehind:
 
     def _count(self, **counts: int) -> None:
         self._counts.update(counts)
+
+
+async def _give_up(draining: anyio.CancelScope, hopeless: Hopeless) -> None:
+    await hopeless()
+    draining.cancel()
