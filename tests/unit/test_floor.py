@@ -41,6 +41,11 @@ async def available(cache: LLMCache) -> None:
         await anyio.sleep(0.002)
 
 
+async def outage(cache: LLMCache) -> None:
+    while cache.stats().tiers[0].guard["write"].state == "closed":  # noqa: ASYNC110 - on a state
+        await anyio.sleep(0.002)
+
+
 class Late(MemoryTier):
     """An authority that cannot be opened while `down`."""
 
@@ -197,8 +202,7 @@ async def test_closing_gives_up_a_tier_that_is_in_an_outage(
         await cache.flush()
         frozen.frozen = True
         assert await cache.set(REQUEST, "the answer"), "the journal has it"
-        while cache.stats().tiers[0].guard["write"].state == "closed":
-            await anyio.sleep(0.002)
+        await outage(cache)
     reports = cache.close_report
     assert (reports["memory-double"].remaining, reports["well"].remaining) == (1, 0)
     frozen.frozen = False
@@ -219,8 +223,7 @@ async def test_closing_waits_for_a_tier_that_comes_back(
         await cache.flush()
         tier.frozen = True
         await cache.set(REQUEST, "the answer")
-        while cache.stats().tiers[0].guard["write"].state == "closed":
-            await anyio.sleep(0.002)
+        await outage(cache)
         tier.frozen = False
     assert cache.close_report["memory-double"].remaining == 0
 

@@ -165,9 +165,8 @@ class Connections:
                 self._lent[connection] = self._generation
                 return connection
         if self._closed:
-            raise closed(
-                operation
-            )  # a call that closing has cut would otherwise try again, until its deadline
+            # A call that closing has cut would otherwise try again, until its deadline.
+            raise closed(operation)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Connection] = loop.create_future()
         self._waiting.append(waiter)

@@ -193,6 +193,15 @@ DELETE FROM {{s}}.leases WHERE key = ANY (ARRAY(
 ))
 """
 
+_STATS = f"""
+SELECT (SELECT count(*) FROM {{s}}.records WHERE envelope IS NOT NULL) AS rows,
+       (SELECT count(*) FROM {{s}}.records WHERE stale_until <= {_now(1)}) AS expired,
+       (SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('{{s}}.records'::regclass)) AS bytes,
+       (SELECT count(*) FROM {{s}}.clocks) AS namespaces,
+       (SELECT count(*) FROM {{s}}.markers) AS markers,
+       (SELECT count(*) FROM {{s}}.leases WHERE until > {_now(1)}) AS leases
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Statements:
@@ -217,6 +226,7 @@ class Statements:
     release: str = _RELEASE
     leased: str = _LEASED
     purge_leases: str = _PURGE_LEASES
+    stats: str = _STATS
 
     @classmethod
     def of(cls, schema: str) -> Statements:
