@@ -140,8 +140,8 @@ class Floor:
         await recovery.run()
 
     async def hopeless(self) -> None:
-        """Return when the tier is in an outage, and nothing was written since its next probe was due for as long
-        as a write may take."""
+        """Return when the tier is in an outage, and after its next probe was due, nothing was written for as
+        long as a write may take."""
         tier, written, until = self.tier, -1, math.inf
         while anyio.current_time() < until:
             out = tier.disturbed()

@@ -328,8 +328,7 @@ class PostgresTier:
         return search.page(await self._call("search", work, patience=_UPKEEP), limit)
 
     async def stats(self) -> dict[str, int]:
-        """Counts and sizes: rows, expired, bytes (with indexes), namespaces, markers, leases. Expired rows and
-        tombstones are there until they are purged.
+        """Counts and sizes: rows, expired (not purged), bytes (with indexes), namespaces, markers, leases.
 
         Walks over the whole table: for tools, not for traffic.
         """

@@ -20,7 +20,7 @@ async def census(tier: RedisTier) -> dict[str, int]:
     """
     prefix = tier.address.prefix.encode()
     counts = dict.fromkeys(_KINDS.values(), 0)
-    for server in tier._opened("stats").primaries():
+    for server in tier._opened("stats").primaries():  # noqa: SLF001 - a part of the tier
         cursor = b"0"
         while True:
             scan = (b"SCAN", cursor, b"MATCH", _escaped(prefix) + b"*", b"COUNT", _SCAN_KEYS)
