@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -22,6 +23,7 @@ from llmcache_fast.cli.output import Exit, stop
 from llmcache_fast.cli.tiers import is_address, tiers_at, with_tiers
 from llmcache_fast.cli.tiers import wire as configured_wire
 from llmcache_fast.tiers.base import Asked, Tier
+from llmcache_fast.tiers.disk import DiskTier
 
 
 def read_request(source: str) -> Any:
@@ -172,11 +174,11 @@ def _tier_statistics(target: str) -> dict[str, Any]:
 
     async def count(opened: list[Tier]) -> dict[str, Any]:
         tier: Any = opened[0]
-        if tier.name == "redis":
-            from llmcache_fast.tiers.redis.census import census
-
-            return dict(await census(tier))
-        return dict(await tier.stats())
+        if isinstance(tier, DiskTier):
+            return dict(await tier.stats())
+        # Beside its driver: only a command that has opened such a tier needs it.
+        census = importlib.import_module(f"llmcache_fast.tiers.{tier.name}.census").census
+        return dict(await census(tier))
 
     counters = with_tiers(tiers, count)
     return counters if address else counters | {"max_bytes": None}

@@ -176,22 +176,6 @@ async def test_clearing_takes_more_than_a_batch(tier: PostgresTier, monkeypatch:
     assert await tier.clear() == 0
 
 
-@pytest.mark.parametrize("partitions", [0, 3])
-async def test_what_there_is_is_counted(postgres_url: str, anyio_backend: str, partitions: int) -> None:
-    tier = PostgresTier.from_url(f"{postgres_url}{PATIENT}&partitions={partitions}")
-    await tier.open()
-    before = await tier.stats()
-    await tier.put_many([record(n, bytes(2000)) for n in range(30)])
-    await tier.put_many([record(30, stale_until=1)])
-    await tier.delete_many([key(0)], (1, 11))
-    await tier.raise_markers(1, [2, 3])
-    await tier.lease_many([key(99)], b"token", 60.0)
-    counted = await tier.stats()
-    assert counted.pop("bytes") >= before["bytes"] + 30 * 2000
-    assert counted == {"rows": 30, "expired": 1, "namespaces": 1, "markers": 2, "leases": 1}
-    await tier.aclose()
-
-
 async def test_the_server_is_the_clock(tier: PostgresTier, postgres_server: PostgresServer) -> None:
     before = int(postgres_server.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1e6)::bigint"))
     _, start = await clock_of(tier, 2**64 - 1)

@@ -193,16 +193,6 @@ DELETE FROM {{s}}.leases WHERE key = ANY (ARRAY(
 ))
 """
 
-_STATS = f"""
-SELECT (SELECT count(*) FROM {{s}}.records WHERE envelope IS NOT NULL) AS rows,
-       (SELECT count(*) FROM {{s}}.records WHERE stale_until <= {_now(1)}) AS expired,
-       (SELECT coalesce(sum(pg_total_relation_size(inhrelid)), pg_total_relation_size('{{s}}.records'))
-        FROM pg_inherits WHERE inhparent = '{{s}}.records'::regclass) AS bytes,
-       (SELECT count(*) FROM {{s}}.clocks) AS namespaces,
-       (SELECT count(*) FROM {{s}}.markers) AS markers,
-       (SELECT count(*) FROM {{s}}.leases WHERE until > {_now(1)}) AS leases
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Statements:
@@ -227,7 +217,6 @@ class Statements:
     release: str = _RELEASE
     leased: str = _LEASED
     purge_leases: str = _PURGE_LEASES
-    stats: str = _STATS
 
     @classmethod
     def of(cls, schema: str) -> Statements:

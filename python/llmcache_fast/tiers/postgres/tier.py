@@ -327,18 +327,6 @@ class PostgresTier:
 
         return search.page(await self._call("search", work, patience=_UPKEEP), limit)
 
-    async def stats(self) -> dict[str, int]:
-        """Counts and sizes: rows, expired (not purged), bytes (with indexes), namespaces, markers, leases.
-
-        Walks over the whole table: for tools, not for traffic.
-        """
-
-        async def work(connection: Connection) -> dict[str, int]:
-            row = await connection.fetchrow(self._sql.stats, self._now())
-            return {name: int(value) for name, value in row.items()}
-
-        return await self._call("stats", work, patience=_UPKEEP)
-
     # -- clocks and markers ---------------------------------------------------------------------------
 
     async def raise_markers(

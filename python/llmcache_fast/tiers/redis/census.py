@@ -20,19 +20,19 @@ async def census(tier: RedisTier) -> dict[str, int]:
     """
     prefix = tier.address.prefix.encode()
     counts = dict.fromkeys(_KINDS.values(), 0)
-    for server in tier._opened("stats").primaries():  # noqa: SLF001 - a part of the tier
+    for server in tier._opened("census").primaries():  # noqa: SLF001 - a part of the tier
         cursor = b"0"
         while True:
             scan = (b"SCAN", cursor, b"MATCH", _escaped(prefix) + b"*", b"COUNT", _SCAN_KEYS)
-            (reply,) = await server.exchange([scan], tier.write_budget, "stats")
-            match accepted(reply, "stats"):
+            (reply,) = await server.exchange([scan], tier.write_budget, "census")
+            match accepted(reply, "census"):
                 case [bytes(cursor), list(keys)]:
                     for key in keys:
                         kind = _KINDS.get(key[len(prefix) : len(prefix) + 1])
                         if kind is not None:
                             counts[kind] += 1
                 case _:
-                    unexpected("stats")
+                    unexpected("census")
             if cursor == b"0":
                 break
     return counts
