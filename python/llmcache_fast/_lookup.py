@@ -111,9 +111,11 @@ class Lookup:
         await self.markers.prepare(namespace)
 
     async def aclose(self, timeout: float) -> dict[str, WriteReport]:
-        """Drain what is buffered, at most `timeout` seconds, and close the tiers, all at once."""
+        """Drain what is buffered, at most `timeout` seconds, and close the tiers, all at once. A tier in an
+        outage is given the time of one probe and one write."""
         closed = {floor.name for floor in self.floors if not floor.is_open}
-        reports = await self.writers.aclose(timeout, closed=closed)
+        hopeless = {floor.name: floor.hopeless for floor in self.floors}
+        reports = await self.writers.aclose(timeout, closed=closed, hopeless=hopeless)
         async with anyio.create_task_group() as closing:
             for floor in self.floors:
                 closing.start_soon(floor.aclose)

@@ -65,10 +65,6 @@ class Wire:
         """What tiers call the entry of a fingerprint."""
         return key if self._blinding is None else self._blinding.tier_key(key)
 
-    def tier_keys(self, keys: Sequence[bytes]) -> Sequence[bytes]:
-        """`tier_key` of each."""
-        return keys if self._blinding is None else self._blinding.tier_keys(keys)
-
     def tier_target(self, target: int) -> int:
         """What authorities call an invalidation target or a namespace."""
         return target if self._blinding is None else self._blinding.tier_target(target)

@@ -152,7 +152,8 @@ class GuardedTier:
         if hasattr(inner, "follow"):
             self.follow = partial(self._await, "follow", inner.follow)
         self.suspect: Callable[[], None] = getattr(inner, "suspect", lambda: None)
-        """Tell the tier that a reply was not what was asked for."""
+        """Tell the tier that a reply was not what was asked for. A tier with connections has this method: it
+        uses none of now again, and returns at once (I9)."""
 
     # -- life ---------------------------------------------------------------------------------------
 
