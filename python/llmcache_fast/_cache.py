@@ -218,6 +218,7 @@ class LLMCache(Lifecycle):
             lease_wait=min(self.options.lease_wait, self.options.deadline / 2),
             coherence_lease=self.options.coherence_lease,
             strict=self.options.strict,
+            journal=self.options.journal,
         )
         exits.push_async_callback(self._close_tiers)
         await self._lookup.open(tasks, self.options.namespace, self._supersede_covered)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio
@@ -22,6 +23,7 @@ from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._markers import Markers
 from llmcache_fast._wire import INCIDENTS, PLAIN, Wire
+from llmcache_fast.actors.deferred import FOLDER, DeferredLog
 from llmcache_fast.actors.flight import Flight
 from llmcache_fast.actors.leases import LEASE
 from llmcache_fast.actors.ledger import Receipt
@@ -65,9 +67,11 @@ class Lookup:
         lease_wait: float = 0.0,
         coherence_lease: float = 2.0,
         strict: bool = False,
+        journal: str | None = None,
     ) -> None:
         """`writers` has no tiers yet. `lease_wait` is how long another process's computation is waited for,
-        in seconds; 0 never. `coherence_lease`: see `Markers`; `strict`: nothing is read past it."""
+        in seconds; 0 never. `coherence_lease`: see `Markers`; `strict`: nothing is read past it. `journal`:
+        the folder for what the authority could not be told."""
         self._engine = engine
         self._clock = clock
         self._wire = wire
@@ -85,9 +89,12 @@ class Lookup:
             if lease_wait and self._leasing is None and hasattr(floor.tier, "get_or_lease_many"):
                 self._leasing = floor
                 floor.lend(lease_wait)
+        log = None
+        if journal is not None and authority is not None:
+            log = DeferredLog(Path(journal) / FOLDER, authority=authority.name, keyring=wire.keyring)
         if bus is None and authority is not None and hasattr(authority.tier, "follow"):
             bus = authority
-        self.markers = Markers(engine, authority, bus, wire, lease=coherence_lease, clock=clock)
+        self.markers = Markers(engine, authority, bus, wire, lease=coherence_lease, clock=clock, log=log)
         self._tasks: Any = None
 
     async def open(
@@ -107,6 +114,7 @@ class Lookup:
         except ExceptionGroup as group:
             # An option that cannot work, found out on opening; one of them will do.
             raise group.exceptions[0] from None
+        await self.markers.restore()
         self.markers.open(tasks, namespace, supersede)
         await self.markers.prepare(namespace)
 
@@ -119,6 +127,7 @@ class Lookup:
         async with anyio.create_task_group() as closing:
             for floor in self.floors:
                 closing.start_soon(floor.aclose)
+            closing.start_soon(self.markers.aclose)
         return {name: report for name, report in reports.items() if name not in closed}
 
     async def flush(self, timeout: float | None) -> dict[str, WriteReport]:

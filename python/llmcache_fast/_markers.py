@@ -16,13 +16,14 @@ import anyio
 import anyio.abc
 
 from llmcache_fast._core import Clock, Engine
-from llmcache_fast._deferred import Deferred
 from llmcache_fast._errors import TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._knowledge import Knowledge, Known
 from llmcache_fast._patterns import literal_prefix
 from llmcache_fast._stats import CoherenceStats
+from llmcache_fast._untold import Untold
 from llmcache_fast._wire import Wire
+from llmcache_fast.actors.deferred import DeferredLog
 from llmcache_fast.actors.follower import Follower
 from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Asked, Changes, Message, Raised
 from llmcache_fast.tiers.budget import within
@@ -51,11 +52,12 @@ class Markers:
         *,
         lease: float,
         clock: Clock,
+        log: DeferredLog | None = None,
     ) -> None:
         """`authority` roots the clocks, be it usable or not: two clocks would hide from each other what was
         invalidated by the other. None: this process roots them. `bus` tells of what others invalidate, at
         once; without one it is heard of by asking. `lease`: seconds in which it is heard of at the latest,
-        or entries are not vouched for any more."""
+        or entries are not vouched for any more. `log` keeps on disk what the authority was not told."""
         self._engine = engine
         self._wire = wire
         self._clock = clock
@@ -69,8 +71,9 @@ class Markers:
         """The authority did not answer in time: until then nobody waits for it again."""
         self._asking: dict[str, anyio.Event] = {}
         self._tasks: Any = None
-        self._deferred: dict[str, Deferred] = {}
+        self._deferred: dict[str, Untold] = {}
         self._delivering = anyio.Lock()
+        self._log = log
         self._supersede: Callable[[str], None] = lambda namespace: None
         self._follower: Follower | None = None
         self._gaps = 0
@@ -154,6 +157,10 @@ class Markers:
         if authority is None or (authority is not floor and not authority.is_readable):
             return True
         self._doubt = anyio.current_time()
+        try:
+            await self.restore()
+        except TierError as error:
+            authority.failed("restore", error)
         return await self._ask(authority, self._knowledge)
 
     # -- hearing and asking ---------------------------------------------------------------------------
@@ -266,18 +273,19 @@ class Markers:
             return True
         known = self._follow(namespace)
         if not self.authority.is_open:
-            self._defer(known, targets, patterns)
+            await self._defer(known, targets, patterns)
             return False
         try:
             await self._deliver()
             await self._tell(known, targets, patterns)
         except TierError as error:
             self.authority.failed("invalidate", error)
-            self._defer(known, targets, patterns)
+            await self._defer(known, targets, patterns)
             return False
         except BaseException:
             # Cancelled: the authority may have done it, so it holds here, too, and is told again.
-            self._defer(known, targets, patterns)
+            with anyio.CancelScope(shield=True):
+                await self._defer(known, targets, patterns)
             raise
         return True
 
@@ -326,19 +334,47 @@ class Markers:
 
     # -- what was not told ----------------------------------------------------------------------------
 
-    def _defer(self, known: Known, targets: Iterable[int], patterns: Iterable[str]) -> None:
-        """Keep an invalidation for the authority. Until it is told, nothing that is covered is served or
-        stored here, whatever its stamp: whoever can reach the authority may be ahead of us."""
-        waiting = self._deferred.setdefault(known.namespace, Deferred())
+    async def restore(self) -> None:
+        """Take over what processes that are gone could not tell, as if it had been deferred here. To be
+        called before anything is read.
+
+        Raises:
+            TierError: the folder of the log cannot be used.
+        """
+        if self._log is None:
+            return
+        for namespace, targets, rules in await self._log.adopt():
+            known = self._follow(namespace)
+            patterns = [self._wire.pattern(namespace, rule) for rule in rules]
+            readable = [pattern for pattern in patterns if pattern is not None]
+            # One that cannot be read may cover anything of the namespace.
+            self._hide(known, targets if len(readable) == len(patterns) else [known.space], readable)
+
+    def _hide(self, known: Known, targets: Iterable[int], patterns: Iterable[str]) -> None:
+        """Let an invalidation wait. Until the authority was told, nothing that is covered is served or stored
+        here, whatever its stamp: whoever can reach the authority may be ahead of us."""
+        waiting = self._deferred.setdefault(known.namespace, Untold())
         waiting.add(self._engine, known, targets, patterns)
+
+    async def _defer(self, known: Known, targets: Sequence[int], patterns: Sequence[str]) -> None:
+        self._hide(known, targets, patterns)
+        if self._log is not None:
+            rules = [self._wire.rule(known.namespace, pattern) for pattern in patterns]
+            await self._log.add(known.namespace, targets, rules)
+
+    async def aclose(self) -> None:
+        """Let go of the log; what is in it is for the next start."""
+        if self._log is not None:
+            await self._log.aclose()
 
     async def _deliver(self) -> None:
         if not self._deferred:
             return
         async with self._delivering:
             for namespace, waiting in list(self._deferred.items()):
-                known = self._follow(namespace)
+                known, through = self._follow(namespace), 0
                 while waiting:
+                    through = 0 if self._log is None else self._log.begin()
                     targets, patterns = waiting.take(DELIVERED_AT_ONCE)
                     try:
                         raised = await self._tell(known, targets, patterns)
@@ -347,3 +383,6 @@ class Markers:
                         raise
                     waiting.told(self._engine, known, raised.seq)
                 del self._deferred[namespace]
+                if self._log is not None:
+                    # All that was added before the last of it was taken.
+                    await self._log.delivered(namespace, [known.space], through=through)

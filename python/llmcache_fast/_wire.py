@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from llmcache_fast import _entry
+from llmcache_fast._core import Keyring
 from llmcache_fast._secrecy import Secrecy
 from llmcache_fast.tiers.base import StoredRecord
 
@@ -32,6 +33,11 @@ class Wire:
         self._keyring = None if secrecy is None else secrecy.keyring
         self._blinding = None if secrecy is None else secrecy.blinding
         self._hidden = secrecy is not None and not secrecy.searchable
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys that seal what leaves the process."""
+        return self._keyring
 
     def record(self, entry: _entry.Entry) -> StoredRecord:
         """What a tier gets of an entry. The same for all tiers: make it once.

@@ -16,7 +16,7 @@ MAX_DEFERRED: Final = 1 << 16
 """What is kept of a namespace for an authority that is away; beyond it, all of the namespace is."""
 
 
-class Deferred:
+class Untold:
     """What waits to be told, each target and pattern once; the engine hides all of it."""
 
     def __init__(self) -> None:
