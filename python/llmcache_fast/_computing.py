@@ -248,7 +248,7 @@ class Computing:
             self._flights.supersede_flight(key)
         targets = self._storing.targets(key, namespace, options)
         flight = self._flights.start(key, namespace, targets, options.tags, run)
-        flight.since, flight.label = self._engine._stamp(flight.space), options.label
+        flight.label = options.label
         return flight
 
     async def _run(
@@ -267,7 +267,7 @@ class Computing:
             if landing is not None:
                 return landing
             # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
-            stamp = self._engine._stamp(flight.space)
+            stamp = flight.since = self._engine._stamp(flight.space)
             return await self._compute(flight, compute, kind, options, found, stamp)
         finally:
             self._lookup.release(key, lease)
@@ -343,7 +343,8 @@ class Computing:
                 self.counts["hit"] += 1
                 self.saved += found[0].cost
                 return Landing(found[0], None, "hit", found[1])
-            stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
+            flight.since = self._engine._stamp(flight.space)
+            stamped = Stamped(*flight.since, self._clock())
             return await self._record(flight, source, recorder, options, stamped)
         finally:
             self._lookup.release(flight.key, lease)

@@ -295,8 +295,9 @@ class Lookup:
         return self._engine._valid(targets[0], stored.epoch, stored.snap, targets, facts.label)
 
     def is_current(self, flight: Flight) -> bool:
-        """Whether no invalidation covers a computation that is known here and came after its start."""
-        return self._engine._valid(flight.space, *flight.since, list(flight.targets), flight.label)
+        """Whether no invalidation that is known here came after a value began to be made, and covers it."""
+        since, targets = flight.since, list(flight.targets)
+        return since is None or self._engine._valid(flight.space, *since, targets, flight.label)
 
     # -- writing --------------------------------------------------------------------------------------
 

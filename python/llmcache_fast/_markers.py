@@ -129,7 +129,7 @@ class Markers:
             return True
         now = anyio.current_time()
         known = self._follow(namespace)
-        if known.as_of >= max(now - SYNC_EVERY, self._doubt):
+        if known.as_of >= max(now - min(SYNC_EVERY, self._knowledge.lease), self._doubt):
             return True
         if not self._is_reachable() or now < self._ask_after:
             return False
@@ -151,12 +151,16 @@ class Markers:
             del self._asking[known.namespace]
             done.set()
 
+    def doubt(self) -> None:
+        """What is known by now is not enough: the next reader asks, or is told not to read."""
+        self._doubt = anyio.current_time()
+
     async def catch_up(self, floor: Floor) -> bool:
         """Ask for all markers anew after an outage of `floor`; whether all are known that can be."""
         authority = self.authority
         if authority is None or (authority is not floor and not authority.is_readable):
             return True
-        self._doubt = anyio.current_time()
+        self.doubt()
         try:
             await self.restore()
         except TierError as error:
@@ -267,9 +271,7 @@ class Markers:
         """Invalidate. False when the authority could not be told: it is told before anything else later."""
         space = self._engine._namespace_id(namespace)
         if self.authority is None:
-            seq = self._engine._raise(space, targets)
-            if patterns:
-                self._engine._raise_rules(space, patterns, seq)
+            self._engine._raise(space, targets, rules=patterns)
             return True
         known = self._follow(namespace)
         if not self.authority.is_open:
@@ -343,7 +345,7 @@ class Markers:
         """
         if self._log is None:
             return
-        for namespace, targets, rules in await self._log.adopt():
+        for namespace, targets, rules in await self._log.open():
             known = self._follow(namespace)
             patterns = [self._wire.pattern(namespace, rule) for rule in rules]
             readable = [pattern for pattern in patterns if pattern is not None]

@@ -40,7 +40,11 @@ class Untold:
             engine._defer(known.space, [known.space] if known.space not in self._targets | told else [])
             # Shown again, for the whole namespace is hidden now.
             engine._deliver(
-                known.space, sorted(self._targets - {known.space}), sorted(self._patterns), known.epoch, 0
+                known.space,
+                sorted(self._targets - {known.space}),
+                sorted(self._patterns),
+                engine._stamp(known.space)[0],
+                0,
             )
             self._targets, self._patterns = {known.space}, set()
 

@@ -5,6 +5,7 @@ They share the double, whose messages come in the same step. `tests/faults` does
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -58,6 +59,11 @@ class Line(MemoryTier):
 
     async def follow(self, heard: Callable[[Message | None], None]) -> None:
         await self.shared.follow(lambda message: None if self.mute and message else heard(message))
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
@@ -292,7 +298,7 @@ async def _is(cache: LLMCache, value: str | None) -> bool:
 async def test_rules_are_sealed_with_the_keys_and_bound_to_their_namespace(clock: ManualClock) -> None:
     shared = MemoryTier(clock=clock)
     await shared.open()
-    secret = Secrecy(keys=[bytes(32)], blinding=bytes(range(32)))
+    secret = Secrecy(keys=secrets.token_bytes(32), blinding=secrets.token_bytes(32))
     (one, _), (other, _) = process(shared, clock, secrecy=secret), process(shared, clock, secrecy=secret)
     async with one, other:
         await one.set(REQUEST, "old", label="content/a/2024-01")

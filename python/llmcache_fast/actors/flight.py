@@ -57,8 +57,8 @@ class Flight:
         self.depends_on: tuple[str, ...] = ()
         """Versions that callers who joined brought, beside those of the first."""
         self.label: str | None = None
-        self.since = (0, 0)
-        """The namespace's clock, as it was known when it started."""
+        self.since: tuple[int, int] | None = None
+        """The namespace's clock, as it was known when the value began to be made; None before that."""
         self.waiters = 0
         self.landed = False
         self.orphan = False
