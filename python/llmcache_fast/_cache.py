@@ -244,7 +244,6 @@ class LLMCache(Lifecycle):
             self,
             self._lookup.markers,
             self._flights,
-            is_current=self._lookup.is_current,
             strict=self.options.strict,
         )
         self._streams = Streams(self._computing, self._storing, self._flights)
