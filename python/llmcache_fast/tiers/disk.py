@@ -167,6 +167,8 @@ class DiskTier:
         self, cursor: bytes | None = None, limit: int = 500
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """As `ScannableTier.scan`; a page has about 8 MiB at most, and no record is given twice."""
+        if cursor is not None and (len(cursor) != 8 or cursor[0] > 0x7F):
+            raise ValueError("cursor: give the one that the scan before returned, or None")
         after = None if cursor is None else int.from_bytes(cursor, "big")
         records, end = await self._call("scan", lambda store: store.scan(after, limit), abandon=True)
         return records, None if end is None else end.to_bytes(8, "big")
@@ -175,14 +177,16 @@ class DiskTier:
         return await self._call("discard_many", lambda store: store.discard_many(list(stamped)))
 
     async def scrub(self) -> list[Path]:
-        """Make what was deleted before unreadable in the folder's files; the files that were set aside as
-        damaged, which are left as they are: delete them.
+        """Make what was deleted before unreadable in the folder's files, to be called at the end of an erase.
+        Returns the files that were set aside as damaged: what is in them is not known, so delete them.
 
-        The database is written anew: time, and room on the disk while it lasts, grow with what is stored.
-        Writers wait meanwhile, and fail as `busy` after their budget. Called at the end of an erase.
+        The database is written anew: time, and room on the disk while it lasts, grow with what is stored
+        (a second or two for 100 MiB). Writers of all processes wait meanwhile, and fail as `busy` after their
+        budget; readers do not.
 
         Raises:
-            TierError: `busy` when a writer or a reader holds the file for seconds. Scrub again.
+            TierError: `busy` when a writer or a reader holds the file for 20 budgets, `full` when there is no
+                room. What was deleted may still be readable: scrub again.
         """
         return await self._call("scrub", lambda store: store.scrub())
 

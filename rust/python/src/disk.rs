@@ -161,8 +161,8 @@ impl DiskStore {
         forget: Vec<Bound<'_, PyBytes>>,
         now: i64,
     ) -> PyResult<(u64, u64, u64)> {
-        let rules: Vec<&[u8]> = rules.iter().map(|rule| rule.as_bytes()).collect();
-        let forget: Vec<&[u8]> = forget.iter().map(|rule| rule.as_bytes()).collect();
+        let rules: Vec<&[u8]> = rules.iter().map(PyBytesMethods::as_bytes).collect();
+        let forget: Vec<&[u8]> = forget.iter().map(PyBytesMethods::as_bytes).collect();
         py.detach(|| {
             self.inner
                 .raise_markers(namespace, &targets, &rules, &forget, now)

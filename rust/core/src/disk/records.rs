@@ -213,7 +213,7 @@ pub(super) fn scan(
         let (mut seen, mut bytes, mut last) = (0, 0_u64, after);
         while let Some(row) = rows.next()? {
             let (id, size): (i64, u64) = (row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned());
-            if seen > 0 && (seen == limit || bytes + size > SCAN_BYTES) {
+            if seen > 0 && (seen >= limit || bytes + size > SCAN_BYTES) {
                 page.next = last;
                 break;
             }
