@@ -159,8 +159,8 @@ async def holes(tier: Any, *, turns: int = 150) -> list[str]:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmcache_fast.tiers.redis.clocks.MAX_MARKERS", 20)
     for tier in ("redis", "postgres"):
+        monkeypatch.setattr(f"llmcache_fast.tiers.{tier}.clocks.MAX_MARKERS", 20)
         monkeypatch.setattr(f"llmcache_fast.tiers.{tier}.clocks.MAX_RULES", 6)
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from llmcache_fast.tiers import messages
-from llmcache_fast.tiers.base import MAX_RULES, Asked, Changes, Message, Raised
+from llmcache_fast.tiers.base import MAX_MARKERS, MAX_RULES, Asked, Changes, Message, Raised
 from llmcache_fast.tiers.postgres.connections import Connection, Connections, desynchronised
 from llmcache_fast.tiers.postgres.numbers import capped, to_signed, to_unsigned
 from llmcache_fast.tiers.postgres.statements import Statements
@@ -48,7 +48,7 @@ class Clocks:
             row = await connection.fetchrow(
                 self._sql.raise_markers,
                 *(to_signed(namespace), _random_epoch(), self._now(), to_signed(epoch), seen),
-                *(given, list(rules), list(forget), MAX_RULES, self._channel, told),
+                *(given, list(rules), list(forget), MAX_MARKERS, MAX_RULES, self._channel, told),
             )
             return row[0], row[1], row[2]
 

@@ -123,35 +123,13 @@ SELECT count(*) FROM gone
 """
 
 _RAISE = """
-SELECT new_epoch, new_seq, prev FROM {s}.raise_markers($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+SELECT new_epoch, new_seq, prev
+FROM {s}.raise_markers($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 """
 
 _CHANGES = """
 SELECT place, epoch, seq, targets, target_seqs, rules, rule_seqs
 FROM {s}.changes($1, $2, $3, $4, $5, $6, $7) ORDER BY place
-"""
-
-_CROWDED = """
-SELECT namespace FROM {s}.markers GROUP BY namespace HAVING count(*) > $1
-"""
-
-# The older half goes; the namespace's own marker (whose target is the namespace's number) takes its place.
-_TRIM = """
-WITH clock AS MATERIALIZED (
-    SELECT namespace FROM {s}.clocks WHERE namespace = $1 FOR UPDATE
-), middle AS MATERIALIZED (
-    SELECT seq FROM {s}.markers JOIN clock USING (namespace)
-    WHERE (SELECT count(*) FROM {s}.markers WHERE namespace = $1) > $2
-    ORDER BY seq OFFSET (SELECT count(*) / 2 FROM {s}.markers WHERE namespace = $1) LIMIT 1
-), raised AS (
-    INSERT INTO {s}.markers AS old (namespace, target, seq) SELECT $1::bigint, $1::bigint, seq FROM middle
-    ON CONFLICT (namespace, target) DO UPDATE SET seq = greatest(old.seq, excluded.seq)
-), gone AS (
-    DELETE FROM {s}.markers AS old USING middle
-    WHERE old.namespace = $1 AND old.seq <= middle.seq AND old.target <> $1
-    RETURNING 1
-)
-SELECT count(*) FROM gone
 """
 
 _GET_OR_LEASE = "SELECT key, envelope, held FROM {s}.get_or_lease($1, $2, $3, $4)"
@@ -204,8 +182,6 @@ class Statements:
     discard: str = _DISCARD
     raise_markers: str = _RAISE
     changes: str = _CHANGES
-    crowded: str = _CROWDED
-    trim: str = _TRIM
     get_or_lease: str = _GET_OR_LEASE
     lease: str = _LEASE
     renew: str = _RENEW

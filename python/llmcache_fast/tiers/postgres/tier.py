@@ -10,7 +10,6 @@ import anyio
 
 from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
 from llmcache_fast.tiers.base import (
-    MAX_MARKERS,
     Asked,
     Changes,
     Message,
@@ -256,16 +255,12 @@ class PostgresTier:
         """Delete up to `limit` records and tombstones whose time has passed; how many were.
 
         Rows that others write are passed over, and nobody who reads waits. Beside it, leases that ended are
-        deleted, and the markers of a namespace that has more than `MAX_MARKERS` are halved: the namespace's
-        own marker is raised to the youngest that goes, so that an entry older than that is invalid for
-        whoever did not hear of them. Too strict, never too lax, as in the core.
+        deleted.
         """
 
         async def work(connection: Connection) -> int:
             gone = int(await connection.fetchval(self._sql.purge, capped(now), limit))
             await connection.execute(self._sql.purge_leases, limit, self._now())
-            for row in await connection.fetch(self._sql.crowded, MAX_MARKERS):
-                await connection.execute(self._sql.trim, row[0], MAX_MARKERS)
             return gone
 
         return await self._call("purge", work, patience=_UPKEEP)

@@ -8,15 +8,24 @@ CREATE TABLE {schema}.rules (
     PRIMARY KEY (namespace, rule)
 );
 
+-- Counts every raise of a marker since it was last set to their number: at least as many as there are.
+ALTER TABLE {schema}.clocks ADD COLUMN markers bigint NOT NULL DEFAULT 0;
+UPDATE {schema}.clocks AS c
+SET markers = (SELECT count(*) FROM {schema}.markers AS m WHERE m.namespace = c.namespace);
+
 -- Raise markers and rules, and tell. `fresh` is an epoch to use if a new one is needed, `moment` the time, or null
 -- for the server's. `seen` is the highest seq of `seen_epoch` that the caller saw: a clock that stands behind it has
 -- lost markers, so it gets a new epoch. `told` is the last field of the message (llmcache_fast/tiers/messages.py).
 --
 -- The clock's row is locked first and until the commit, so markers become visible, and are told, in the order of
 -- their seqs. Where commits are acknowledged before they are synced, this one is not.
+--
+-- Beyond the numbers to keep the older half goes, and the namespace's own marker, whose target is its number, stands
+-- for it. Markers are counted when an eighth more than that may be there, so that few raises pay for it.
 CREATE FUNCTION {schema}.raise_markers(
     space bigint, fresh bigint, moment bigint, seen_epoch bigint, seen bigint,
-    targets bigint[], added bytea[], forgotten bytea[], most_rules integer, channel text, told text,
+    targets bigint[], added bytea[], forgotten bytea[], most_markers integer, most_rules integer,
+    channel text, told text,
     OUT new_epoch bigint, OUT new_seq bigint, OUT prev bigint
 )
 LANGUAGE plpgsql
@@ -24,13 +33,16 @@ AS $$
 DECLARE
     present constant bigint := coalesce(moment, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
     surplus bigint;
+    there bigint;
     youngest bigint;
+    floor bigint;
+    gone_markers bigint;
 BEGIN
     IF current_setting('synchronous_commit') IN ('off', 'local') THEN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
     LOOP
-        SELECT c.epoch, c.seq INTO new_epoch, prev FROM {schema}.clocks AS c WHERE c.namespace = space FOR UPDATE;
+        SELECT c.epoch, c.seq, c.markers INTO new_epoch, prev, there FROM {schema}.clocks AS c WHERE c.namespace = space FOR UPDATE;
         EXIT WHEN FOUND;
         INSERT INTO {schema}.clocks (namespace, epoch, seq) VALUES (space, fresh, present)
         ON CONFLICT (namespace) DO NOTHING;
@@ -40,8 +52,6 @@ BEGIN
         prev := greatest(prev, present);
     END IF;
     new_seq := greatest(prev + 1, present);
-    UPDATE {schema}.clocks AS c SET epoch = new_epoch, seq = new_seq WHERE c.namespace = space;
-
     INSERT INTO {schema}.markers (namespace, target, seq)
     SELECT DISTINCT space, given.target, new_seq FROM unnest(targets) AS given (target)
     ON CONFLICT (namespace, target) DO UPDATE SET seq = excluded.seq;
@@ -55,20 +65,37 @@ BEGIN
         ON CONFLICT (namespace, rule) DO UPDATE SET seq = excluded.seq;
         SELECT count(*) INTO surplus FROM {schema}.rules AS r WHERE r.namespace = space;
         IF surplus > most_rules THEN
-            -- The older half goes; the namespace's own marker, whose target is its number, stands for it.
             WITH gone AS (
                 DELETE FROM {schema}.rules AS r
                 WHERE r.namespace = space AND r.rule = ANY (ARRAY(
                     SELECT old.rule FROM {schema}.rules AS old WHERE old.namespace = space
-                    ORDER BY old.seq, old.rule LIMIT surplus / 2
+                    ORDER BY old.seq, old.rule LIMIT surplus - most_rules / 2
                 ))
                 RETURNING r.seq
             )
-            SELECT max(gone.seq) INTO youngest FROM gone;
-            INSERT INTO {schema}.markers AS m (namespace, target, seq) VALUES (space, space, youngest)
-            ON CONFLICT (namespace, target) DO UPDATE SET seq = greatest(m.seq, excluded.seq);
+            SELECT max(gone.seq) INTO floor FROM gone;
         END IF;
     END IF;
+
+    there := there + cardinality(targets);
+    IF there > most_markers + most_markers / 8 THEN
+        SELECT count(*) INTO there FROM {schema}.markers AS m WHERE m.namespace = space;
+        IF there > most_markers THEN
+            SELECT m.seq INTO youngest FROM {schema}.markers AS m WHERE m.namespace = space
+            ORDER BY m.seq OFFSET there / 2 LIMIT 1;
+            DELETE FROM {schema}.markers AS m
+            WHERE m.namespace = space AND m.seq <= youngest AND m.target <> space;
+            GET DIAGNOSTICS gone_markers = ROW_COUNT;
+            there := there - gone_markers;
+            floor := greatest(floor, youngest);
+        END IF;
+    END IF;
+    IF floor IS NOT NULL THEN
+        INSERT INTO {schema}.markers AS m (namespace, target, seq) VALUES (space, space, floor)
+        ON CONFLICT (namespace, target) DO UPDATE SET seq = greatest(m.seq, excluded.seq);
+        there := there + 1;
+    END IF;
+    UPDATE {schema}.clocks AS c SET epoch = new_epoch, seq = new_seq, markers = there WHERE c.namespace = space;
 
     PERFORM pg_notify(channel, concat_ws(
         ':', '1', lpad(to_hex(space), 16, '0'), lpad(to_hex(new_epoch), 16, '0'), prev, new_seq, told

@@ -39,7 +39,7 @@ if count - rules > most_markers + 2 then
   before = -1 -- the number of rules went with them
 end
 if rules > most_rules then
-  local left = math.floor(rules / 2)
+  local left = rules - math.floor(most_rules / 2)
   local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
   for i = 1, #all, 2 do
     if left > 0 and #all[i] > 16 then
