@@ -8,7 +8,7 @@ CREATE TABLE {schema}.rules (
     PRIMARY KEY (namespace, rule)
 );
 
--- Counts every raise of a marker since it was last set to their number: at least as many as there are.
+-- Counts every raise of a marker since it was last set to their number: what tells that there may be too many.
 ALTER TABLE {schema}.clocks ADD COLUMN markers bigint NOT NULL DEFAULT 0;
 UPDATE {schema}.clocks AS c
 SET markers = (SELECT count(*) FROM {schema}.markers AS m WHERE m.namespace = c.namespace);
