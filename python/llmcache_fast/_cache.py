@@ -19,8 +19,9 @@ from llmcache_fast._codec import decode
 from llmcache_fast._computing import Computing
 from llmcache_fast._core import Clock
 from llmcache_fast._decorator import Cached, cached
-from llmcache_fast._entry import CacheResult, Computed, Invalidation, of_stored_form
+from llmcache_fast._entry import CacheResult, Computed, Erasure, Invalidation, of_stored_form
 from llmcache_fast._errors import ConfigurationError, UnstorableValueError
+from llmcache_fast._erasure import Erasures
 from llmcache_fast._explain import Explanation, Recent
 from llmcache_fast._invalidation import Invalidations
 from llmcache_fast._lifecycle import Lifecycle
@@ -30,6 +31,7 @@ from llmcache_fast._options import (
     DEFAULT_DEADLINE,
     DEFAULT_LEASE_WAIT,
     DEFAULT_MEMORY,
+    DEFAULT_SWEEP_RATE,
     UNSET,
     Seconds,
     Unset,
@@ -101,6 +103,8 @@ class LLMCache(Lifecycle):
             or what is found is marked `unverified` until the authority is heard again.
         strict: Rather than going on with what is not certain, `invalidate` raises when the authority cannot
             be told, instead of answering `deferred`; and past `coherence_lease` nothing is served.
+        sweep_rate: Records a second at which tiers are looked through for what was invalidated, to delete
+            it; 0 leaves it to its time to live.
         clock: A `testing.ManualClock` in tests.
 
     Raises:
@@ -128,6 +132,7 @@ class LLMCache(Lifecycle):
         prices: PriceTable | None = None,
         lease_wait: Seconds = DEFAULT_LEASE_WAIT,
         coherence_lease: Seconds = DEFAULT_COHERENCE_LEASE,
+        sweep_rate: float = DEFAULT_SWEEP_RATE,
         journal: str | Path | None = None,
         durability: Durability | None = None,
         compress: bool = True,
@@ -151,6 +156,7 @@ class LLMCache(Lifecycle):
             max_background=max_background,
             lease_wait=lease_wait,
             coherence_lease=coherence_lease,
+            sweep_rate=sweep_rate,
             journal=journal,
             durability=durability,
             strict=strict,
@@ -246,6 +252,10 @@ class LLMCache(Lifecycle):
             self._flights,
             strict=self.options.strict,
         )
+        self._erasures = Erasures(self, self._wire, self._lookup, self._invalidations, clock=self._clock)
+        sweeper = self._erasures.sweeper(self.options.sweep_rate)
+        if sweeper is not None:
+            await tasks.start(sweeper.run)
         self._streams = Streams(self._computing, self._storing, self._flights)
         exits.callback(self._flights.close)
 
@@ -478,6 +488,7 @@ class LLMCache(Lifecycle):
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
+        dry_run: bool = False,
     ) -> Invalidation:
         """Invalidate by request or fingerprint, by tags (any of them), by label, or a whole namespace.
 
@@ -492,14 +503,56 @@ class LLMCache(Lifecycle):
         label, so it is bounded: of more than 128 patterns, older ones become the label before their first
         wildcard.
 
+        `dry_run` invalidates nothing and counts what would be covered, which costs a walk through all entries
+        of all tiers, up to a million of each.
+
         Raises:
             ConfigurationError: nothing, or something that cannot be, was named; nothing is invalidated.
             CacheClosedError: the cache is not open; or `strict`, and the authority could not be told.
         """
         self._check_open()
-        name = namespace_of(namespace if namespace is not None else self.options.namespace)
         if request is not UNSET:
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        name, targets, patterns = self._named(key, tags, label, pattern, namespace)
+        if dry_run:
+            covered = await self._erasures.preview(name, targets, patterns)
+            return Invalidation(seq=self._stamp(self._namespace_id(name))[1], covered=covered)
+        return await self._invalidations.apply(name, targets, patterns)
+
+    async def erase(
+        self,
+        request: Any = UNSET,
+        *,
+        key: bytes | None = None,
+        tags: Sequence[str] | Unset = UNSET,
+        label: str | Unset = UNSET,
+        pattern: str | Unset = UNSET,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+    ) -> Erasure:
+        """Invalidate, then delete physically: memory, buffered writes, journal, dead letters, every tier.
+
+        What is named as for `invalidate`; values computed after it are kept. The invalidation is durable
+        first, so nothing erased is answered again whatever happens meanwhile; an erasure that was cut short
+        is finished by another, or in time by the sweepers. Costs a walk through every tier. What it does not
+        reach (backups, replicas, PostgreSQL's dead rows until VACUUM) is in "Invalidate and erase".
+
+        Raises:
+            ConfigurationError: nothing, or something that cannot be, was named; nothing is erased.
+            CacheClosedError: the cache is not open; or `strict`, and the authority could not be told: then
+                it is invalid in this process, and nothing was deleted.
+        """
+        self._check_open()
+        if request is not UNSET:
+            key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        return await self._erasures.erase(*self._named(key, tags, label, pattern, namespace))
+
+    def _named(
+        self, key: bytes | None, tags: Any, label: Any, pattern: Any, namespace: str | None
+    ) -> tuple[str, list[int], list[str]]:
+        """Namespace, targets and patterns of what an invalidation names."""
+        name = namespace_of(namespace if namespace is not None else self.options.namespace)
         targets = self._invalidations.named(name, key=key, tags=tags, label=label)
         patterns = [] if pattern is UNSET else [pattern_of(pattern)]
         if not targets and not patterns:
@@ -508,7 +561,7 @@ class LLMCache(Lifecycle):
                     "nothing was named: give a request, key, tags, label, pattern or namespace"
                 )
             targets = [self._namespace_id(name)]
-        return await self._invalidations.apply(name, targets, patterns)
+        return name, targets, patterns
 
     async def bump_version(self, name: str, *, namespace: str | None = None) -> Invalidation:
         """Invalidate all entries that were stored with `depends_on=[name]`. As `invalidate` otherwise."""

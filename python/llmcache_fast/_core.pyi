@@ -111,6 +111,11 @@ class Journal:
     def adopt(folder: str | Path, segment_bytes: int) -> tuple[list[Journal], list[TierError]]:
         """The lanes whose processes are gone, each given to one caller; the errors of unreadable ones."""
 
+    @staticmethod
+    def survey(folder: str | Path, own: Sequence[Path], matches: Callable[[bytes], bool]) -> int:
+        """Of how many records in lanes of living processes, done or not, `matches(envelope)` is true; without
+        those of the paths `own`. Reads all of their files: call it in a thread."""
+
     @property
     def path(self) -> Path: ...
     def append(self, record: tuple[Any, ...], facts: bytes | None, tiers: str) -> int: ...
@@ -203,6 +208,14 @@ def decode_envelope(
     """`(envelope, "")`, or `(None, reason)`. Raises nothing because of what `data` holds.
 
     Allocates the record's own size, and of a compressed payload what it declares, up to `MAX_UNPACKED`.
+    """
+
+def examine_envelope(
+    data: bytes, keyring: Keyring | None = None
+) -> tuple[tuple[bytes, str, bytes, int, int, int, int, int] | None, str]:
+    """`((fingerprint, namespace, facts, epoch, snap, created, fresh_until, stale_until), "")`, or
+    `(None, reason)`, of a record that is met on a walk through a tier. Never for an answer: nothing was
+    asked, so nothing was compared. Raises nothing because of what `data` holds; unpacks nothing.
     """
 
 @final
@@ -560,5 +573,6 @@ class Engine:
     @staticmethod
     def _matches(rule: str, label: str) -> bool: ...
     def _matching(self, namespace: int, targets: Sequence[int], rules: Sequence[str]) -> tuple[int, int]: ...
+    def _drop_invalid(self) -> int: ...
     def _vouch(self, until: int) -> None: ...
     def _shards(self) -> list[dict[str, int]]: ...

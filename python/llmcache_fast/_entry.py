@@ -96,6 +96,17 @@ class CacheResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an invalidation would cover: entries that could be served now."""
+
+    memory: int = 0
+    buffered: int = 0
+    tiers: dict[str, int] = {}
+    unreadable: int = 0
+    unfinished: dict[str, str] = {}
+    """By tier why the count is a part of the truth."""
+
+
 class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
     """What an invalidation did."""
 
@@ -105,6 +116,40 @@ class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
     """The authority could not be told yet: it holds in this process, and is delivered later."""
     superseded: int = 0
     """Running computations whose values will not be stored."""
+    covered: Coverage | None = None
+    """Of a dry run: what it would cover. Nothing was invalidated."""
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """What an erasure did, in entries or writes that were deleted."""
+
+    seq: int
+    """The namespace's clock after the invalidation."""
+    deferred: bool = False
+    """The authority could not be told yet: the invalidation holds in this process, and is delivered later."""
+    superseded: int = 0
+    """Running computations whose values will not be stored."""
+    memory: int = 0
+    buffered: int = 0
+    """Writes on their way to a tier."""
+    journal: int = 0
+    """Writes that the journal alone held."""
+    dead_letters: int = 0
+    tiers: dict[str, int] = {}
+    unreadable: int = 0
+    """Records met that could not be judged, such as those sealed by a key that is not in the ring. They are
+    left, and nobody without the key can read them either."""
+    elsewhere: int = 0
+    """Records in the journals of other living processes that share the folder: they forget them themselves,
+    within a minute or two of hearing of the invalidation. Until then, erasing again counts them again."""
+    unfinished: dict[str, str] = {}
+    """By place why not all of it could be looked at."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every place was looked at to its end, and no living process holds any of it in its journal.
+        If not, nothing of it is answered any more all the same: erase again later."""
+        return not (self.unfinished or self.elsewhere or self.deferred)
 
 
 _NOT_OURS = (ValueError, RecursionError)
@@ -210,6 +255,36 @@ def from_envelope(
         ),
         "",
     )
+
+
+class Seen(NamedTuple):
+    """What a record says of itself to one who walks through a tier. Times are microseconds since 1970."""
+
+    key: bytes
+    """The fingerprint, whatever the tier calls it."""
+    namespace: str
+    facts: Facts
+    epoch: int
+    snap: int
+    created: int
+    fresh_until: int
+    stale_until: int
+
+
+def examine(data: bytes, *, keyring: _core.Keyring | None = None) -> tuple[Seen | None, str]:
+    """The facts of a wire form that was met and not asked for, or None and why not; never for an answer (I9).
+
+    Plain records are read whatever the keys. Hostile bytes raise nothing. Cost: a hash over the record, or
+    its decryption; no payload is unpacked.
+    """
+    found, reason = _core.examine_envelope(data, keyring)
+    if found is None:
+        return None, reason
+    key, namespace, packed, *numbers = found
+    try:
+        return Seen(key, namespace, unpack_facts(packed), *numbers), ""
+    except _NOT_OURS:
+        return None, "facts"
 
 
 def stored_form(entry: Entry) -> Any:

@@ -102,6 +102,10 @@ class Markers:
         known = self._knowledge.get(namespace)
         return known is not None and known.epoch != 0
 
+    def heard(self) -> dict[int, tuple[int, int]]:
+        """By namespace that is followed: epoch and seq up to which all its markers are known here."""
+        return {known.space: (known.epoch, known.seq) for known in self._knowledge if known.asked}
+
     def is_vouched(self, namespace: str) -> bool:
         """Whether all that anybody invalidated until `coherence_lease` seconds ago is known here (I2)."""
         return self.authority is None or self._knowledge.vouched(namespace, anyio.current_time())

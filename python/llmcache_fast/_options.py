@@ -39,6 +39,8 @@ DEFAULT_DEADLINE: Final = 600.0
 """Longer than providers keep a request: only what hangs is cut."""
 
 
+DEFAULT_SWEEP_RATE: Final = 2_000.0
+"""A million records take eight minutes, and a tier does ten to a hundred times as much."""
 DEFAULT_LEASE_WAIT: Final = 60.0
 """Longer than most answers take; who waits for nothing has lost a minute, not the answer."""
 
@@ -65,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_background: int = 64
     lease_wait: float = DEFAULT_LEASE_WAIT
     coherence_lease: float = DEFAULT_COHERENCE_LEASE
+    sweep_rate: float = DEFAULT_SWEEP_RATE
     durability: Literal["memory", "journal", "sync"] = "memory"
     journal: str | None = None
     strict: bool = False
@@ -215,6 +218,9 @@ def options_of(**given: Any) -> Options:
     for name in ("stale_while_revalidate", "stale_if_error", "negative_ttl", "deadline", "lease_wait"):
         given[name] = seconds(name, given[name])
     given["coherence_lease"] = _lease(given["coherence_lease"])
+    rate = given["sweep_rate"]
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+        raise ConfigurationError(f"sweep_rate is {rate!r}: must be a number of records a second, or 0")
     given["ttl"] = None if given["ttl"] is None else seconds("ttl", given["ttl"])
     given["namespace"] = namespace_of(given["namespace"])
     given["memory"] = size_in_bytes("memory", given["memory"])
@@ -259,6 +265,7 @@ _ENVIRONMENT: Final = {
     "LLMCACHE_DEADLINE": "deadline",
     "LLMCACHE_LEASE_WAIT": "lease_wait",
     "LLMCACHE_COHERENCE_LEASE": "coherence_lease",
+    "LLMCACHE_SWEEP_RATE": "sweep_rate",
     "LLMCACHE_DURABILITY": "durability",
     "LLMCACHE_JOURNAL": "journal",
 }

@@ -152,12 +152,17 @@ class WriteBehind:
         self._pause_until, self._rate = start, rate
         self._wake.set()
 
-    async def settled(self, keys: Iterable[bytes]) -> None:
-        """Wait until no write of `keys` that was under way at the call still is.
+    def records(self) -> list[StoredRecord]:
+        """What is buffered."""
+        return [item.record for item in self._items.values()]
+
+    async def settled(self, keys: Iterable[bytes] | None = None) -> None:
+        """Wait until no write of `keys`, or no write at all, that was under way at the call still is.
 
         After `drop` and this, a deletion in the tier is not undone by a write that came late.
         """
-        pending = [(key, self._writing[key]) for key in keys if key in self._writing]
+        wanted = list(self._writing) if keys is None else keys
+        pending = [(key, self._writing[key]) for key in wanted if key in self._writing]
         while any(self._writing.get(key) is item for key, item in pending):
             await self._progress.wait()
 

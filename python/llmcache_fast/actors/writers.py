@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.abc
@@ -20,6 +20,10 @@ from llmcache_fast.actors.ledger import Ledger, Receipt
 from llmcache_fast.actors.write_behind import Hopeless, WriteBehind
 from llmcache_fast.actors.write_report import Durability, WriteReport, WritersStatistics
 from llmcache_fast.tiers.base import StoredRecord, Tier, clock_micros
+
+
+Matches: TypeAlias = Callable[[bytes], bool]
+"""Of an envelope."""
 
 
 class Writers:
@@ -206,26 +210,68 @@ class Writers:
         """
         return sum(buffer.drop_where(predicate) for buffer in self._buffers.values())
 
-    async def erase(self, predicate: Callable[[StoredRecord], bool]) -> int:
-        """Delete matching records physically: buffers, journal, dead letters. How many writes there were.
+    # -- erasing: records are named by what their envelopes hold, for nothing else of them is told apart ---
+
+    async def erase_buffered(self, matches: Matches) -> int:
+        """Forget matching writes that are buffered, and wait for those under way; how many there were."""
+        erased = self.drop_where(lambda record: matches(record.envelope))
+        for buffer in self._buffers.values():
+            await buffer.settled()
+        return erased
+
+    async def erase_journal(self, matches: Matches) -> int:
+        """Delete matching records from the journal's files, in the lanes of this process and of those that
+        are gone; how many writes were still to be done.
 
         Cost: all that the journal holds is read, and what stays is written anew.
 
         Raises:
             TierError: a file could not be read or written; the erasure is not finished.
         """
-        erased = self.drop_where(predicate)
-        journal, letters = self._ledger.journal, self._ledger.letters
-        if journal is not None and journal.own is not None:
-            await journal.sync()
-            erased += await self._ledger.erase(journal, predicate)
-            self.drop_where(predicate)  # what came back from the journal meanwhile
-            await journal.compact()
-        if letters is not None:
-            await self._ledger.bury()
-            found, _ = await letters.all()
-            erased += await letters.remove([letter.id for letter in found if predicate(letter.record)])
+        journal = self._ledger.journal
+        if journal is None:
+            return 0
+        if journal.own is None:
+            raise TierUnavailableError(
+                "it could not be opened", tier="journal", operation="erase", reason="closed"
+            )
+        await journal.sync()
+        erased = await self._ledger.erase(journal, lambda record: matches(record.envelope))
+        self.drop_where(lambda record: matches(record.envelope))  # what came back from the journal meanwhile
+        await journal.compact()
         return erased
+
+    async def erase_letters(self, matches: Matches) -> int:
+        """Delete matching dead letters; how many there were.
+
+        Raises:
+            TierError: the files could not be read or written.
+        """
+        letters = self._ledger.letters
+        if letters is None:
+            return 0
+        await self._ledger.bury()
+        found, _ = await letters.all()
+        return await letters.remove([letter.id for letter in found if matches(letter.record.envelope)])
+
+    async def held_elsewhere(self, matches: Matches) -> int:
+        """How many matching records other living processes have in the journal's files, done or not.
+
+        Raises:
+            TierError: the folder cannot be read.
+        """
+        journal = self._ledger.journal
+        return 0 if journal is None else await journal.survey(matches)
+
+    def count_where(self, matches: Matches) -> int:
+        """How many matching records are buffered, each once."""
+        found = {
+            record.key: record.envelope
+            for buffer in self._buffers.values()
+            for record in buffer.records()
+            if matches(record.envelope)
+        }
+        return len(found)
 
     async def settled(self, keys: Sequence[bytes]) -> None:
         """Wait until no write of `keys` that was under way at the call still is, in any tier."""

@@ -14,7 +14,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("MAX_UNPACKED", envelope::MAX_UNPACKED)?;
     module.add_class::<Envelope>()?;
     module.add_function(wrap_pyfunction!(encode_envelope, module)?)?;
-    module.add_function(wrap_pyfunction!(decode_envelope, module)?)
+    module.add_function(wrap_pyfunction!(decode_envelope, module)?)?;
+    module.add_function(wrap_pyfunction!(examine_envelope, module)?)
 }
 
 /// From this many bytes on, hashing and copying take long enough to let other threads run meanwhile.
@@ -146,6 +147,52 @@ fn decode_envelope(
         payload: PyBytes::new(py, &view.payload).unbind(),
     };
     Ok((Some(Py::new(py, envelope)?), ""))
+}
+
+/// Fingerprint, namespace, facts, epoch, snap, created, `fresh_until`, `stale_until`.
+type Seen<'py> = (
+    Bound<'py, PyBytes>,
+    Bound<'py, PyString>,
+    Bound<'py, PyBytes>,
+    u64,
+    u64,
+    i64,
+    i64,
+    i64,
+);
+
+/// `(facts, "")` of an intact record that nobody asked for, without its payload, else `(None, reason)`.
+#[pyfunction]
+#[pyo3(signature = (data, keyring=None))]
+fn examine_envelope<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    keyring: Option<&Keyring>,
+) -> (Option<Seen<'py>>, &'static str) {
+    let ring = keyring.map(Keyring::core);
+    let mut room = Vec::new();
+    let seen = if data.len() >= DETACH_FROM {
+        py.detach(|| envelope::examine(data, ring, &mut room))
+    } else {
+        envelope::examine(data, ring, &mut room)
+    };
+    match seen {
+        Ok(seen) => {
+            let header = seen.header;
+            let fields = (
+                PyBytes::new(py, &header.fingerprint),
+                PyString::new(py, seen.namespace),
+                PyBytes::new(py, seen.facts),
+                header.epoch,
+                header.snap,
+                header.created,
+                header.fresh_until,
+                header.stale_until,
+            );
+            (Some(fields), "")
+        }
+        Err(error) => (None, error.reason()),
+    }
 }
 
 pub(crate) fn to_fingerprint(bytes: &[u8]) -> PyResult<[u8; 32]> {
