@@ -210,7 +210,12 @@ async def test_a_dry_run_counts_and_changes_nothing(tmp_path: Path) -> None:
         lower.down = True
         await cache.set({"n": 100}, CANARY, tags=["user:42"])
         before = await cache.invalidate(tags=["user:9"])
-        for named in ({"tags": ["user:42"]}, {"pattern": "mail/42/*"}, {"label": "mail/7/3"}, {"namespace": "default"}):
+        for named in (
+            {"tags": ["user:42"]},
+            {"pattern": "mail/42/*"},
+            {"label": "mail/7/3"},
+            {"namespace": "default"},
+        ):
             done = await cache.invalidate(**named, dry_run=True)
             assert done.seq == before.seq
             assert done.covered is not None

@@ -31,7 +31,7 @@ class Walk:
     def __init__(self, prefix: bytes) -> None:
         """`prefix` begins the Redis keys of all records; the fingerprint follows."""
         self._prefix = prefix
-        self._pattern = _escaped(prefix) + b"*"
+        self._pattern = escaped(prefix) + b"*"
         self._typical = float(_FIRST_GUESS)
 
     async def keys(self, server: Server, budget: float, operation: str) -> AsyncIterator[list[bytes]]:
@@ -103,6 +103,6 @@ def _moved() -> NoReturn:
     )
 
 
-def _escaped(text: bytes) -> bytes:
+def escaped(text: bytes) -> bytes:
     """As a pattern of `SCAN` that matches just this."""
     return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^-" else bytes([byte]) for byte in text)
