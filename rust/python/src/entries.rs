@@ -66,7 +66,7 @@ impl Engine {
         let stamp = Stamp { epoch, snap };
         if !core
             .markers
-            .valid_entry(namespace, stamp, &key, &targets, label, 0)
+            .valid_entry(namespace, stamp, &key, &targets, || label, 0)
         {
             return Ok(intern!(py, "invalid").as_borrowed());
         }
