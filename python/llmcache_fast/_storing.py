@@ -134,6 +134,7 @@ class Storing:
         flight = Flight(key, namespace, targets[0], 0, {*targets, *late}, options.tags)
         with self._flights.writing(flight):
             await self._lookup.markers.prepare(namespace)
+            await self._lookup.writers.room(key, len(form.payload))
         # The caller had the value before: what was invalidated while the clock was asked for covers it.
         self._flights.supersede_flight(key)
         self._flights.supersede_writes(key)
