@@ -28,7 +28,7 @@ from llmcache_fast.tiers.redis.releases import Releases
 from llmcache_fast.tiers.redis.replies import NAME, as_many, number_of
 from llmcache_fast.tiers.redis.routing import Cluster, Route, Single, Task
 from llmcache_fast.tiers.redis.subscription import Subscription
-from llmcache_fast.tiers.redis.values import HEAD, life, parts, stamped, stored
+from llmcache_fast.tiers.redis.values import HEAD, life, parts, stamp_bytes, stored
 from llmcache_fast.tiers.redis.walk import Walk
 
 _log = logging.getLogger("llmcache_fast.redis")
@@ -250,7 +250,7 @@ class RedisTier:
         tasks = []
         for group in self._grouped(stamped, _WRITE_KEYS, lambda each: self._key(each[0])):
             keys = [self._key(key) for key, _, _ in group]
-            stamps = [stamped(epoch, snap) for _, epoch, snap in group]
+            stamps = [stamp_bytes(epoch, snap) for _, epoch, snap in group]
             tasks.append(Task(keys[0], (b"EVALSHA", scripts.DISCARD, len(keys), *keys, *stamps)))
         replies = await route.run(tasks, self.write_budget, "discard_many") if tasks else []
         return sum(number_of(reply, "discard_many") for reply in replies)

@@ -14,10 +14,10 @@ LEAST_LIFE = 1000
 
 def stored(kind: bytes, epoch: int, snap: int, envelope: bytes) -> bytes:
     """`kind` is `R` for a record, `T` for a tombstone."""
-    return b"".join((kind, stamped(epoch, snap), envelope))
+    return b"".join((kind, stamp_bytes(epoch, snap), envelope))
 
 
-def stamped(epoch: int, snap: int) -> bytes:
+def stamp_bytes(epoch: int, snap: int) -> bytes:
     """The 16 bytes after the kind."""
     return epoch.to_bytes(8) + snap.to_bytes(8)
 
