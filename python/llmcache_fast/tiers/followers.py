@@ -1,8 +1,8 @@
 """Hearing, on one machine, of markers that any process raised in a disk tier's folder.
 
 Each follower binds a Unix datagram socket of a random name in `followers/`; who raises markers sends one
-datagram to each (`rust/core/src/disk/followers.rs`, which also says what is in it). What belongs here: the
-socket's life, the order of messages and what to make of their bytes. What does not: what a message means.
+datagram to each (`rust/core/src/disk/followers.rs`; in it is a line as in `messages`). What belongs here: the
+socket's life and the order of messages. What does not: what a message means.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,36 +17,17 @@ from typing import Any
 import anyio
 
 from llmcache_fast._errors import TierError
-from llmcache_fast.tiers.base import MAX_TOLD, NEVER, Message
+from llmcache_fast.tiers import messages
+from llmcache_fast.tiers.base import Message
 
 LOOK_EVERY = 1.0
 """Seconds after which a follower looks whether its socket is still where senders find it: a folder that was
 deleted and made again costs that much of messages, at most. The look is one `stat`."""
-_HEAD = struct.Struct(">5sHQQQQ")
-_MAGIC = b"LCFM\x01"
-_NOT_TOLD = 0xFFFF
-_LONGEST = _HEAD.size + 8 * MAX_TOLD
+_LONGEST = 8192
 _AT_ONCE = 64
 """Datagrams taken before other tasks get their turn; the kernel queues 10 by default."""
 _NAMESPACES = 4096
 """Whose last seq is remembered, for the order of messages."""
-
-
-def decode(datagram: bytes) -> Message | None:
-    """The message in a datagram; None for bytes that are none, whatever they are.
-
-    >>> decode(_HEAD.pack(_MAGIC, 1, 7, 5, 1, 2) + bytes(8))
-    Message(namespace=7, epoch=5, prev=1, seq=2, targets=(0,))
-    >>> decode(b"hello")
-    """
-    if not _HEAD.size <= len(datagram) <= _LONGEST:
-        return None
-    magic, count, namespace, epoch, prev, seq = _HEAD.unpack_from(datagram)
-    told = 0 if count == _NOT_TOLD else count
-    if magic != _MAGIC or len(datagram) != _HEAD.size + 8 * told or not prev < seq <= NEVER:
-        return None
-    targets = struct.unpack_from(f">{told}Q", datagram, _HEAD.size)
-    return Message(namespace, epoch, prev, seq, None if count == _NOT_TOLD else targets)
 
 
 class Followers:
@@ -110,18 +90,18 @@ class Followers:
         return own, path
 
     def _received(self, own: socket.socket) -> list[Message]:
-        messages = []
+        found = []
         for _ in range(_AT_ONCE):
             try:
                 datagram = own.recv(_LONGEST + 1)
             except BlockingIOError:
                 break
-            message = decode(datagram)
+            message = messages.decode(datagram)
             if message is None:
                 self.malformed += 1
             else:
-                messages.append(message)
-        return messages
+                found.append(message)
+        return found
 
     def _failure(self, message: str, reason: str) -> TierError:
         return TierError(message, tier="disk", operation="follow", reason=reason)

@@ -184,11 +184,8 @@ fn received(socket: &UnixDatagram) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn message(count: u16, numbers: &[u64]) -> Vec<u8> {
-    let mut bytes = b"LCFM\x01".to_vec();
-    bytes.extend(count.to_be_bytes());
-    bytes.extend(numbers.iter().flat_map(|number| number.to_be_bytes()));
-    bytes
+fn message(epoch: u64, prev: u64, seq: u64, targets: &str) -> Vec<u8> {
+    format!("1:0000000000000007:{epoch:016x}:{prev}:{seq}:{targets}").into_bytes()
 }
 
 #[test]
@@ -203,18 +200,18 @@ fn followers_get_the_bytes_of_the_message() {
     fs::write(folder.path().join("followers/notes.txt"), b"not a socket").unwrap();
     fs::write(folder.path().join("followers/file.sock"), b"nor this").unwrap();
     let epoch = raise(&store, 7, &[3, u64::MAX], 20).epoch;
-    let told = message(2, &[7, epoch, 11, 20, 3, u64::MAX]);
+    let told = message(epoch, 11, 20, "0000000000000003ffffffffffffffff");
     assert_eq!(received(&one), Some(told.clone()));
     assert_eq!(received(&two), Some(told));
     let many: Vec<_> = (0..=MAX_TOLD as u64).collect();
     raise(&store, 7, &many, 30);
-    assert_eq!(received(&one), Some(message(u16::MAX, &[7, epoch, 20, 30])));
+    assert_eq!(received(&one), Some(message(epoch, 20, 30, "*")));
     store
         .raise_markers(7, &[1], &[b"a rule of any sort"], &[], 40)
         .unwrap();
-    assert_eq!(received(&one), Some(message(u16::MAX, &[7, epoch, 30, 40])));
+    assert_eq!(received(&one), Some(message(epoch, 30, 40, "*")));
     raise(&store, 7, &[], 50);
-    assert_eq!(received(&one), Some(message(0, &[7, epoch, 40, 50])));
+    assert_eq!(received(&one), Some(message(epoch, 40, 50, "")));
     assert_eq!(received(&one), None);
 }
 

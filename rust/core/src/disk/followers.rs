@@ -4,9 +4,11 @@
 //! the owner of the store can enter. Nobody waits for a follower: what its queue does not take is lost to it,
 //! and `prev` of the next message, or its next question, shows it that something was.
 //!
-//! The message, big-endian: `LCFM`, version 1 (u8), number of targets (u16; 65,535: none are told),
-//! namespace, epoch, prev, seq and each target (u64).
+//! The message is a line of text, the one that servers send, too: `1:NAMESPACE:EPOCH:prev:seq:TARGETS`, with
+//! 16 hexadecimal digits for namespace, epoch and each target, and `*` for targets that are not told
+//! (`python/llmcache_fast/tiers/messages.py` reads it).
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -16,26 +18,22 @@ use std::path::{Path, PathBuf};
 use super::clock::Raised;
 
 const FOLDER: &str = "followers";
-const MAGIC: &[u8; 5] = b"LCFM\x01";
-const NOT_TOLD: u16 = u16::MAX;
 /// Targets in one message: it stays far below what a socket takes as one datagram.
 pub const MAX_TOLD: usize = 256;
 
 /// The bytes of a message; `targets` are not told when there are too many, or `None`.
-fn message(namespace: u64, raised: Raised, targets: Option<&[u64]>) -> Vec<u8> {
-    let told = targets.filter(|targets| targets.len() <= MAX_TOLD);
-    let count = told.map_or(NOT_TOLD, |told| {
-        u16::try_from(told.len()).unwrap_or(NOT_TOLD)
-    });
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(count.to_be_bytes());
-    for number in [namespace, raised.epoch, raised.prev, raised.seq] {
-        bytes.extend(number.to_be_bytes());
+fn message(namespace: u64, raised: Raised, targets: Option<&[u64]>) -> String {
+    let Raised { epoch, prev, seq } = raised;
+    let mut line = format!("1:{namespace:016x}:{epoch:016x}:{prev}:{seq}:");
+    match targets {
+        Some(told) if told.len() <= MAX_TOLD => {
+            for target in told {
+                let _ = write!(line, "{target:016x}");
+            }
+        }
+        _ => line.push('*'),
     }
-    for target in told.unwrap_or_default() {
-        bytes.extend(target.to_be_bytes());
-    }
-    bytes
+    line
 }
 
 /// Tell all followers of the store in `store`; how many could not be told. Waits for nobody.
@@ -53,14 +51,14 @@ pub(super) fn tell(store: &Path, namespace: u64, raised: Raised, targets: Option
     }
     // A socket's address has 108 bytes; by the folder's handle it is short whatever the folder is called.
     let near = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
-    let bytes = message(namespace, raised, targets);
+    let line = message(namespace, raised, targets);
     let mut untold = 0;
     for entry in entries.flatten() {
         let name = entry.file_name();
         if Path::new(&name).extension().is_none_or(|end| end != "sock") {
             continue;
         }
-        match socket.send_to(&bytes, near.join(&name)) {
+        match socket.send_to(line.as_bytes(), near.join(&name)) {
             Ok(_) => {}
             // Its process is gone. Names are random, so nobody else has it meanwhile.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
