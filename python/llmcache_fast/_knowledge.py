@@ -7,11 +7,11 @@ marker is kept here (`markers` in the core). Times are seconds of the event loop
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from llmcache_fast.tiers.base import NEVER, Asked, Changes, Message, Raised
+from llmcache_fast.tiers.base import MAX_RULES, NEVER, Asked, Changes, Message, Raised
 
 MAX_FOLLOWED: Final = 1 << 14
 """Namespaces whose clocks are followed; beyond it the one that was followed first is forgotten."""
@@ -45,12 +45,16 @@ class Known:
     """The one of them that the authority answered with last."""
     rules: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     """By what authorities know it: pattern and seq of each rule."""
+    most_rules: int = MAX_RULES // 2
+    """With more of them, all are asked for: nobody tells of those that were forgotten."""
 
     def question(self) -> Asked:
         """What to ask the authority. One that is in an epoch of the past is asked as if more of that epoch
         were known than can be: so it begins a new one, unless it has."""
         if self.over:
             return Asked(self.tier_space, self.over, NEVER)
+        if len(self.rules) > self.most_rules:
+            return Asked(self.tier_space)
         return Asked(self.tier_space, self.epoch, self.seq)
 
     def hear(self, message: Message) -> Verdict:
@@ -83,6 +87,15 @@ class Known:
         self.asked = True
         self.over = 0
         return True
+
+    def rule(self, pattern: str) -> bytes | None:
+        """The rule that there is for a pattern."""
+        return next((rule for rule, (kept, _) in self.rules.items() if kept == pattern), None)
+
+    def forget(self, rules: Iterable[bytes]) -> list[str]:
+        """Forget rules; the patterns of which none is left."""
+        gone = {self.rules.pop(rule)[0] for rule in rules if rule in self.rules}
+        return sorted(gone - {pattern for pattern, _ in self.rules.values()})
 
     def enter(self, epoch: int) -> bool:
         """Be in an epoch, leaving the one before; not in one that was left."""

@@ -25,7 +25,7 @@ from llmcache_fast._untold import Untold
 from llmcache_fast._wire import Wire
 from llmcache_fast.actors.deferred import DeferredLog
 from llmcache_fast.actors.follower import Follower
-from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Changes, Message, Raised
+from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Asked, Changes, Message, Raised
 from llmcache_fast.tiers.budget import within
 
 _log = logging.getLogger("llmcache_fast.coherence")
@@ -228,8 +228,8 @@ class Markers:
                 some = spaces[start : start + ASKED_AT_ONCE]
                 asked = [known.question() for known in some]
                 sent = anyio.current_time()
-                for known, changes in zip(some, await authority.changes(asked), strict=True):
-                    learned &= self._learn(known, changes, sent)
+                for known, of, changes in zip(some, asked, await authority.changes(asked), strict=True):
+                    learned &= self._learn(known, of, changes, sent)
         except TierError as error:
             floor.failed("markers", error)
             return False
@@ -237,7 +237,7 @@ class Markers:
             self._vouch()
         return learned
 
-    def _learn(self, known: Known, changes: Changes, sent: float) -> bool:
+    def _learn(self, known: Known, asked: Asked, changes: Changes, sent: float) -> bool:
         engine, before = self._engine, (known.epoch, known.seq)
         if not known.learn(changes, sent):
             _log.warning("an authority answered with an epoch of the past; its entries are not used")
@@ -248,6 +248,12 @@ class Markers:
             engine._raise(known.space, [target], seq)
         for rule, seq in changes.rules:
             self._learn_rule(known, rule, seq)
+        if asked.epoch != changes.epoch:
+            # These are all; what else is known was forgotten, for markers that cover it.
+            kept = dict(changes.rules)
+            lost = [rule for rule, (_, seq) in known.rules.items() if rule not in kept and seq <= changes.seq]
+            engine._forget_rules(known.space, known.forget(lost))
+            known.most_rules = max(MAX_RULES // 2, len(known.rules) + MAX_RULES // 8)
         # Markers first: entries that memory takes meanwhile are judged by them.
         engine._adopt(known.space, changes.epoch, changes.seq)
         if changes.markers or changes.rules or before[0] != known.epoch:
@@ -299,7 +305,8 @@ class Markers:
         """Raise markers at the authority, and here."""
         assert self.authority is not None  # noqa: S101 - asked by those who call
         authority: Any = self.authority.tier
-        rules = [self._wire.rule(known.namespace, pattern) for pattern in patterns]
+        # A sealed rule is another each time.
+        rules = [known.rule(pattern) or self._wire.rule(known.namespace, pattern) for pattern in patterns]
         crowded, forget = self._compact(known, rules)
         tier_targets = self._wire.tier_targets([*targets, *crowded])
         raised: Raised = await authority.raise_markers(known.tier_space, tier_targets, rules, forget=forget)
@@ -311,8 +318,7 @@ class Markers:
         for rule, pattern in zip(rules, patterns, strict=True):
             known.rules[rule] = pattern, raised.seq
             self._engine._raise_rules(known.space, [pattern], raised.seq)
-        gone = [known.rules.pop(rule)[0] for rule in forget if rule in known.rules]
-        self._engine._forget_rules(known.space, gone)
+        self._engine._forget_rules(known.space, known.forget(forget))
         if self._bus is not None and self._bus is not self.authority and self._bus.is_readable:
             named = None if rules or len(tier_targets) > MAX_TOLD else tuple(tier_targets)
             await self._tell_bus(

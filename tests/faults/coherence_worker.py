@@ -24,7 +24,7 @@ import anyio.lowlevel
 from llmcache_fast import LLMCache
 from llmcache_fast._knowledge import Known
 from llmcache_fast._markers import Markers
-from llmcache_fast.tiers.base import Changes
+from llmcache_fast.tiers.base import Asked, Changes
 
 KEYS = 64
 LEASE = 2.0
@@ -176,8 +176,8 @@ async def main(tiers: list[str], path: Path, operations: int, seed: int, bug: st
     if bug == "hears nothing":
         learn = Markers._learn
 
-        def only_the_clock(self: Markers, known: Known, changes: Changes, sent: float) -> bool:
-            return learn(self, known, changes._replace(markers=[], rules=()), sent)
+        def only_the_clock(self: Markers, known: Known, asked: Asked, changes: Changes, sent: float) -> bool:
+            return learn(self, known, asked, changes._replace(markers=[], rules=()), sent)
 
         Markers.hear = lambda self, message: None  # type: ignore[method-assign]
         Markers._learn = only_the_clock  # type: ignore[method-assign]
