@@ -20,8 +20,8 @@ from llmcache_fast._computing import Computing
 from llmcache_fast._core import Clock
 from llmcache_fast._decorator import Cached, cached
 from llmcache_fast._entry import CacheResult, Computed, Erasure, Invalidation, of_stored_form
-from llmcache_fast._errors import ConfigurationError, UnstorableValueError
 from llmcache_fast._erasure import Erasures
+from llmcache_fast._errors import ConfigurationError, UnstorableValueError
 from llmcache_fast._explain import Explanation, Recent
 from llmcache_fast._invalidation import Invalidations
 from llmcache_fast._lifecycle import Lifecycle

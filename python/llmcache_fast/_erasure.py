@@ -157,7 +157,9 @@ class Erasures:
         seen, _ = self._wire.examine(envelope)
         if seen is None or self._wire.tier_key(seen.key) != key:
             return UNREADABLE
-        if self._clock() < seen.stale_until and (not self._markers.is_shared(seen.namespace) or self._is_valid(seen)):
+        if self._clock() < seen.stale_until and (
+            not self._markers.is_shared(seen.namespace) or self._is_valid(seen)
+        ):
             return KEEP
         return Verdict("take", seen.epoch, seen.snap)
 

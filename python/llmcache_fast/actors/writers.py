@@ -21,7 +21,6 @@ from llmcache_fast.actors.write_behind import Hopeless, WriteBehind
 from llmcache_fast.actors.write_report import Durability, WriteReport, WritersStatistics
 from llmcache_fast.tiers.base import StoredRecord, Tier, clock_micros
 
-
 Matches: TypeAlias = Callable[[bytes], bool]
 """Of an envelope."""
 
