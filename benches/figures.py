@@ -31,6 +31,7 @@ ROWS = {
     "postgres": "benches.test_postgres",
     "journal": "benches.test_journal",
     "redis": "benches.test_redis",
+    "staleness": "benches.test_staleness",
     "traces": "benches.traces",
 }
 PEERS = (

@@ -250,7 +250,6 @@ class LLMCache(Lifecycle):
             self,
             self._lookup.markers,
             self._flights,
-            is_current=self._lookup.is_current,
             strict=self.options.strict,
         )
         self._erasures = Erasures(self, self._wire, self._lookup, self._invalidations, clock=self._clock)

@@ -136,6 +136,14 @@ class Lookup:
 
     # -- reading --------------------------------------------------------------------------------------
 
+    def peek(self, key: bytes, namespace: str) -> Entry | None:
+        """The valid entry in memory, fresh or stale, if it may be served: a strict cache serves only what is
+        vouched for. Counts no hit."""
+        if self._strict and not self.markers.is_vouched(namespace):
+            return None
+        view = self._engine._peek(key)
+        return None if view is None else entry_of(view, key, namespace)
+
     async def read(self, key: bytes, namespace: str, lease: Lease | None = None) -> Found | None:
         """The first valid entry below memory that is not gone.
 
@@ -147,12 +155,12 @@ class Lookup:
             return None
         current = await self.markers.prepare(namespace)
         if self._strict:
-            if not current:
+            if not self.markers.is_vouched(namespace):
                 return None
-            # Not served by the engine when it was not vouched for; now it is.
-            view = self._engine._peek(key)
-            if view is not None and self._clock() < view.fresh_until:
-                return entry_of(view, key, namespace), "memory"
+            # The engine did not serve what was not vouched for; now it may be.
+            entry = self.peek(key, namespace)
+            if entry is not None and self._clock() < entry.fresh_until:
+                return entry, "memory"
         tier_key = self._wire.tier_key(key)
         missed: list[Floor] = []
         for floor in self.floors:

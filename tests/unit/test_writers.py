@@ -319,7 +319,7 @@ async def test_erasing_leaves_nothing_anywhere(tmp_path: Path) -> None:
         await writers.put(record(3, secret))
         await writers.put(record(4, secret, cost=10_000))
         of_secret = secret.__eq__
-        assert await writers.erase_buffered(of_secret) >= 2
+        assert await writers.erase_buffered(of_secret) >= 1
         assert await writers.erase_journal(of_secret) >= 1
         assert await writers.erase_letters(of_secret) == 1
         assert await writers.held_elsewhere(of_secret) == 0

@@ -175,7 +175,8 @@ class Authority(Protocol):
 
     async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
         """What changed in each of some namespaces, in one round trip. A clock that does not exist is made,
-        with a random epoch.
+        with a random epoch. One that is behind what was asked, or what the tier has seen of it, has lost
+        markers: it gets a new epoch.
 
         Per namespace, because seqs of two clocks do not compare: a clock that ran ahead would hide the
         markers of the others.
