@@ -176,6 +176,11 @@ class Erasures:
         await self._writers.erase_buffered(matches)
         await self._writers.erase_journal(matches)
 
+    async def would_serve(self, seen: Seen) -> bool:
+        """Whether a reader here, knowing what readers know, would take the record for valid."""
+        current = await self._markers.prepare(seen.namespace)
+        return current and self._is_valid(seen)
+
     # -- the same for all ---------------------------------------------------------------------------
 
     def _named(self, namespace: str, targets: Sequence[int], patterns: Sequence[str]) -> Matches:

@@ -58,7 +58,7 @@ def odd(_key: bytes, envelope: bytes) -> Verdict:
 
 def sweeper(tier: Any, heard: dict[int, tuple[int, int]], **options: Any) -> Sweeper:
     ready = options.pop("ready", lambda: True)
-    options = {"rate": FAST, "clock": ManualClock()} | options
+    options = {"rate": FAST, "clock": ManualClock(), **options}
     return Sweeper([Place("upper", tier, ready)], odd, lambda: heard, NOTES, **options)
 
 
