@@ -135,8 +135,8 @@ async def examine(
         await anyio.sleep(patience)
     again = []
     for one in dict.fromkeys(one for one, _, _ in suspects):
-        (envelope,) = await tiers[one.tier].get_many([one.key])
-        seen = None if envelope is None else wire.examine(envelope)[0]
+        (stored,) = await tiers[one.tier].get_many([one.key])
+        seen = None if stored is None else wire.examine(stored)[0]
         if seen == one.seen:
             again.append(one)
     confirmed = await _suspects(again, tiers, wire, authority, judge, None)
