@@ -33,6 +33,7 @@ ROWS = {
     "journal": "benches.test_journal",
     "redis": "benches.test_redis",
     "staleness": "benches.test_staleness",
+    "erase": "benches.test_erase",
     "traces": "benches.traces",
 }
 PEERS = (

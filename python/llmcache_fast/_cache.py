@@ -514,10 +514,7 @@ class LLMCache(Lifecycle):
         if request is not UNSET:
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
         name, targets, patterns = self._named(key, tags, label, pattern, namespace)
-        if dry_run:
-            covered = await self._erasures.preview(name, targets, patterns)
-            return Invalidation(seq=self._stamp(self._namespace_id(name))[1], covered=covered)
-        return await self._invalidations.apply(name, targets, patterns)
+        return await (self._preview if dry_run else self._invalidations.apply)(name, targets, patterns)
 
     async def erase(
         self,
@@ -563,13 +560,20 @@ class LLMCache(Lifecycle):
             targets = [self._namespace_id(name)]
         return name, targets, patterns
 
-    async def bump_version(self, name: str, *, namespace: str | None = None) -> Invalidation:
+    async def bump_version(
+        self, name: str, *, namespace: str | None = None, dry_run: bool = False
+    ) -> Invalidation:
         """Invalidate all entries that were stored with `depends_on=[name]`. As `invalidate` otherwise."""
         self._check_open()
         space = namespace_of(namespace or self.options.namespace)
-        return await self._invalidations.apply(
-            space, self._named_targets(space, versions=list(names("name", [name])))
-        )
+        targets = self._named_targets(space, versions=list(names("name", [name])))
+        return await (self._preview if dry_run else self._invalidations.apply)(space, targets)
+
+    async def _preview(
+        self, namespace: str, targets: Sequence[int], patterns: Sequence[str] = ()
+    ) -> Invalidation:
+        covered = await self._erasures.preview(namespace, targets, patterns)
+        return Invalidation(seq=self._stamp(self._namespace_id(namespace))[1], covered=covered)
 
     # -- looking in -----------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Erasing: what was invalidated is deleted physically, everywhere this cache writes.
 
-The invalidation comes first and is durable: whatever happens afterwards, nothing erased is answered again, and
-erasing again, or a sweep, finishes the work. What belongs here: which records are meant, the order of the
-places, what was found in each. What does not: walking (`actors.walk`), when to sweep (`actors.sweeper`).
+The invalidation comes first and is durable: whatever happens afterwards, nothing erased is answered again,
+and erasing again, or a sweep, finishes the work. What belongs here: which records are meant, the order of the
+places, what was found in each. What does not: walking (`actors.walking`), when to sweep (`actors.sweeper`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llmcache_fast._invalidation import Invalidations
 from llmcache_fast._lookup import Lookup
 from llmcache_fast._wire import Wire
 from llmcache_fast.actors.sweeper import Notes, Place, Sweeper
-from llmcache_fast.actors.walk import KEEP, UNREADABLE, Judge, Verdict, Walk
+from llmcache_fast.actors.walking import KEEP, UNREADABLE, Judge, Verdict, Walk
 
 SCRUB_BUDGET: Final = 60.0
 """Seconds a tier may take to overwrite what it has deleted."""
@@ -157,11 +157,10 @@ class Erasures:
         seen, _ = self._wire.examine(envelope)
         if seen is None or self._wire.tier_key(seen.key) != key:
             return UNREADABLE
-        if self._clock() < seen.stale_until and (
-            not self._markers.is_shared(seen.namespace) or self._is_valid(seen)
-        ):
-            return KEEP
-        return Verdict("take", seen.epoch, seen.snap)
+        is_gone = seen.stale_until <= self._clock() or (
+            self._markers.is_shared(seen.namespace) and not self._is_valid(seen)
+        )
+        return Verdict("take", seen.epoch, seen.snap) if is_gone else KEEP
 
     async def forget_own(self) -> None:
         """Delete what is invalid from the buffers and the journal of this process.
@@ -176,6 +175,11 @@ class Erasures:
         matches = self._of_envelopes(gone)
         await self._writers.erase_buffered(matches)
         await self._writers.erase_journal(matches)
+
+    async def would_serve(self, seen: Seen) -> bool:
+        """Whether a reader here, knowing what readers know, would take the record for valid."""
+        current = await self._markers.prepare(seen.namespace)
+        return current and self._is_valid(seen)
 
     # -- the same for all ---------------------------------------------------------------------------
 

@@ -209,6 +209,12 @@ def _lease(value: object) -> float:
     return lease
 
 
+def _rate(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"sweep_rate is {value!r}: must be a number of records a second, or 0")
+    return float(value)
+
+
 def options_of(**given: Any) -> Options:
     """The options of a cache from its constructor's arguments.
 
@@ -218,9 +224,7 @@ def options_of(**given: Any) -> Options:
     for name in ("stale_while_revalidate", "stale_if_error", "negative_ttl", "deadline", "lease_wait"):
         given[name] = seconds(name, given[name])
     given["coherence_lease"] = _lease(given["coherence_lease"])
-    rate = given["sweep_rate"]
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-        raise ConfigurationError(f"sweep_rate is {rate!r}: must be a number of records a second, or 0")
+    given["sweep_rate"] = _rate(given["sweep_rate"])
     given["ttl"] = None if given["ttl"] is None else seconds("ttl", given["ttl"])
     given["namespace"] = namespace_of(given["namespace"])
     given["memory"] = size_in_bytes("memory", given["memory"])

@@ -250,7 +250,7 @@ class Journal:
             await self._in_thread(lane.core.compact)
 
     async def survey(self, matches: Callable[[bytes], bool]) -> int:
-        """Of how many records in the lanes of other living processes `matches(envelope)` is true; `matches` is
+        """Of how many records in the lanes of other living processes `matches(envelope)` is true; that is
         called in a worker thread.
 
         Raises:

@@ -1,8 +1,8 @@
 """Sweeping: what invalidations cover is deleted from the tiers, later and slowly.
 
 Nothing depends on it but room: what is invalid is filtered by whoever reads it. A tier is walked through when
-markers rose since the last walk, at a bounded rate, by one process at a time where the tier has leases. How far
-a walk came, and which markers it was for, stands in the tier itself, so another process goes on from there.
+markers rose since the last walk, at a bounded rate, by one process at a time where the tier has leases. How
+far a walk came, and which markers it was for, stands in the tier itself: another process goes on from there.
 
 What belongs here: when and how fast. What does not: which records are to go (`_erasure`).
 """
@@ -23,7 +23,7 @@ import msgspec
 from anyio.abc import TaskStatus
 
 from llmcache_fast._errors import TierError
-from llmcache_fast.actors.walk import KEEP, Judge, Verdict, Walk
+from llmcache_fast.actors.walking import KEEP, Judge, Verdict, Walk
 from llmcache_fast.tiers.base import StoredRecord
 
 _log = logging.getLogger("llmcache_fast.sweeper")
