@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benches.figure import Figure, duration, from_times
-from benches.ours import HOUR, NAMESPACE, L1, l1_engine
+from benches.ours import HOUR, L1, NAMESPACE, l1_engine
 from benches.rounds import Contender, Spread, interleave, pedantic
 from benches.workloads import keys
 from llmcache_fast._core import Engine
@@ -40,6 +40,27 @@ def put(store: L1, key: bytes, tags: list[str]) -> None:
     assert outcome == "stored", outcome
 
 
+def _get_each(get: Callable[[bytes], Any]) -> Callable[[list[bytes]], None]:
+    def run(batch: list[bytes]) -> None:
+        for key in batch:
+            assert get(key) is not None
+
+    return run
+
+
+def _raise_and_get_each(
+    raise_: Callable[[int, list[int]], int], get: Callable[[bytes], Any]
+) -> Callable[[list[bytes]], None]:
+    invalidated = targets("another")
+
+    def run(batch: list[bytes]) -> None:
+        for key in batch:
+            raise_(SPACE, invalidated)
+            assert get(key) is not None
+
+    return run
+
+
 def hit_contenders(when: str) -> dict[str, Contender]:
     """Hits of 1,000 entries in turn; their cost is that of the processor's own caches."""
     contenders = {}
@@ -54,24 +75,10 @@ def hit_contenders(when: str) -> dict[str, Contender]:
             tags = [f"user:{number % 100}", f"prompt:{number % 7}", f"document:{number}"]
             put(store, key, tags if name == TAGGED else [])
 
-        def get_each(batch: list[bytes], get: Callable[[bytes], Any] = get) -> None:
-            for key in batch:
-                assert get(key) is not None
-
-        def raise_and_get_each(
-            batch: list[bytes],
-            get: Callable[[bytes], Any] = get,
-            raise_: Callable[[int, list[int]], int] = raise_,
-            invalidated: list[int] = targets("another"),  # noqa: B006 - read only
-        ) -> None:
-            for key in batch:
-                raise_(SPACE, invalidated)
-                assert get(key) is not None
-
         turns = itertools.cycle(own)
         contenders[name] = Contender(
             lambda size, turns=turns: list(itertools.islice(turns, size)),
-            get_each if when == NOTHING else raise_and_get_each,
+            _get_each(get) if when == NOTHING else _raise_and_get_each(raise_, get),
         )
     return contenders
 

@@ -63,9 +63,8 @@ fn benches(c: &mut Criterion) {
         }
         for tagged in [false, true] {
             let l1 = tier(tagged);
-            for every in [0, 1] {
+            for (when, every) in [("nothing since", 0), ("something since", 1)] {
                 let tags = if tagged { 3 } else { 0 };
-                let when = ["nothing since", "something since"][every as usize];
                 let mut generation = markers.generation();
                 let mut at = 0;
                 c.bench_function(&format!("{tags} tags/{when}/{raised} markers"), |b| {

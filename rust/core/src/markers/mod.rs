@@ -12,10 +12,9 @@ mod pattern;
 mod space;
 mod target;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::RwLock;
-
+use crate::lock::{AtomicU64, RwLock};
 use space::{ByTarget, Space, Subject};
 
 pub use pattern::matches;
@@ -66,6 +65,8 @@ impl Markers {
 
     /// `change` gets the next generation and says whether it can have made an entry invalid.
     fn space<T>(&self, namespace: u64, change: impl FnOnce(&mut Space, u64) -> (bool, T)) -> T {
+        #[cfg(feature = "planted-bug")]
+        self.generation.fetch_add(1, Ordering::Release);
         let mut spaces = self.spaces.write();
         let space = spaces.entry(namespace).or_insert_with(|| {
             Space::new(Stamp {
@@ -75,7 +76,7 @@ impl Markers {
         });
         let next = self.generation.load(Ordering::Relaxed) + 1;
         let (invalidates, result) = change(space, next);
-        if invalidates {
+        if invalidates && cfg!(not(feature = "planted-bug")) {
             // While the lock is held: whoever sees the new generation sees the new markers.
             self.generation.store(next, Ordering::Release);
         }
