@@ -27,7 +27,8 @@ from llmcache_fast.tiers.detached import Detached
 
 
 ROUNDS = 200
-"""Rounds of the loop after which it is the next timer's time, however much is ready."""
+"""Rounds of the loop in one instant, after which each takes `ROUND` seconds."""
+ROUND = 0.001
 
 
 class SimulatedTask(asyncio.Task[Any]):
@@ -51,11 +52,12 @@ class _Time:
         if timeout is None:
             raise RuntimeError("the simulated world stands still: nothing is ready and no timer is set")
         self._rounds += 1
-        if timeout > 0 or (self._rounds > ROUNDS and loop._scheduled):
-            # Rounds take time: what asks again on each of them until a timer ends it would stop the world.
+        if timeout > 0:
             self._rounds = 0
-            loop.now = max(loop.now, loop._scheduled[0]._when)
-            loop.moved(loop.now)
+            loop.move(loop._scheduled[0]._when)
+        elif self._rounds > ROUNDS:
+            # Rounds take time: what asks again on each of them until a timer ends it would stop the world.
+            loop.move(loop.now + ROUND)
         if loop.shuffle is not None and len(loop._ready) > 1:
             # Who runs first among those that are ready is no promise of any event loop (trio shuffles, too).
             loop.shuffle(loop._ready)
@@ -91,6 +93,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def move(self, now: float) -> None:
+        """It is later now."""
+        if now > self.now:
+            self.now = now
+            self.moved(now)
 
     def _process_events(self, events: object) -> None:
         pass

@@ -18,6 +18,9 @@ SLACK = 0.001
 """Seconds of the world for what takes none: a reply that has arrived is processed in the same instant."""
 
 
+NEVER = 1 << 62
+
+
 class Violation(Exception):
     """A promise was broken: `invariant` names it."""
 
@@ -40,6 +43,9 @@ class Computation:
     step: int
     time: float
     ended: int | None = None
+    stamped: int | None = None
+    """Of a value given to `set`: the step at its return. Of two calls that run at once either may be the first,
+    so an invalidation that was asked for meanwhile may count as before it."""
     created: int = 0
     """By the clock of its process, in microseconds."""
     window: float = 1000.0
@@ -80,7 +86,12 @@ class Invalidated:
     """By process: from when it must know, because it was told."""
 
     def covers(self, computation: Computation) -> bool:
-        if self.namespace != computation.namespace or computation.step >= self.step:
+        started = computation.step if computation.stamped is None else computation.stamped
+        return self.names(computation) and started < self.step
+
+    def names(self, computation: Computation) -> bool:
+        """Whether it is about such entries, whenever they were computed."""
+        if self.namespace != computation.namespace:
             return False
         if self.kind == "key":
             return bool(computation.request == self.name)
@@ -238,7 +249,8 @@ class Oracle:
             return
         if result.status in ("hit", "stale"):
             self._check_life(process, computation, result, clock, f"{process} got {text} ({result.status})")
-        if result.status == "joined" and computation.ended is not None and computation.ended > started:
+        if result.status == "joined" and computation.process == process and (computation.ended or 0) > started:
+            # A caller that joins brings its tags.
             computation.tags.update(tags)
         self._check_validity(process, computation, result, started, started_at)
 
@@ -301,12 +313,11 @@ class Oracle:
             return
         newest = max(written, key=lambda each: each.durable or 0)
         if newest.undone or any(
-            each.namespace == namespace
-            and (each.acknowledged is None or each.acknowledged > newest.step)
-            and (each.covers(newest) or each.step <= newest.step)
+            each.names(newest)
+            and (each.process != newest.process or each.deferred or (each.acknowledged or NEVER) > newest.step)
             for each in self.invalidated
         ):
-            return
+            return  # a snap may lag, so what others invalidated shortly before may count as after
         if number is None:
             self.violated("I8", f"{newest.value} was acknowledged as durable and is gone")
             return

@@ -32,7 +32,7 @@ from llmcache_fast._errors import (
 from llmcache_fast.actors.journal import Journal
 from llmcache_fast.testing import ManualClock
 from tests.simulation.loop import VirtualLoop, determinism
-from tests.simulation.oracle import Computation, Oracle, Violation
+from tests.simulation.oracle import NEVER, Computation, Oracle, Violation
 from tests.simulation.schedule import REQUESTS, Operation, World
 from tests.simulation.servers import AUTHORITY, LEASES, PLAIN, START, Link, Path, Server
 
@@ -426,11 +426,12 @@ class Session:
 
     async def _set(self, process: Process, space: str, options: dict[str, Any], cache: LLMCache) -> None:
         options = dict(options)
-        request, name = options.pop("request"), process.name
-        given: Computation = self.oracle.begin(name, space, request, self.loop.now, **options)
-        given.complete, given.ended, given.window = True, given.step, float("inf")
+        request, name, oracle = options.pop("request"), process.name, self.oracle
+        given: Computation = oracle.begin(name, space, request, self.loop.now, **options)
+        given.complete, given.ended, given.stamped, given.window = True, given.step, NEVER, float("inf")
         before = process.clock()
         durable = await cache.set(_request(request), given.value, namespace=space, **options)
+        given.stamped = oracle.next()
         given.created, given.window = process.clock(), abs(process.clock() - before) + 1000.0
         if durable and self.world.durability != "memory":
             self.oracle.durable(given)
