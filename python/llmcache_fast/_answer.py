@@ -42,8 +42,8 @@ class Answer(NamedTuple):
     status: Status
     superseded: bool = False
 
-    def result(self, key: bytes, kind: Any, now: int) -> CacheResult[Any]:
-        """The value with where it came from, as of `now`."""
+    def result(self, key: bytes, kind: Any, now: int, *, vouched: bool = True) -> CacheResult[Any]:
+        """The value with where it came from, as of `now`; `vouched`: see `Markers.is_vouched`."""
         entry = self.landing.entry
         value = self.landing.copy(kind)
         if entry is None:
@@ -56,6 +56,7 @@ class Answer(NamedTuple):
             age=max(0, now - entry.created) / MICROS,
             saved=0.0 if self.status == "miss" else entry.cost / MICROS,
             superseded=self.superseded,
+            unverified=not vouched and self.landing.tier is not None,
             model=entry.facts.model,
             usage=entry.facts.usage,
             tags=entry.facts.tags,

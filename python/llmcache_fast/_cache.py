@@ -26,6 +26,7 @@ from llmcache_fast._invalidation import Invalidations
 from llmcache_fast._lifecycle import Lifecycle
 from llmcache_fast._lookup import Lookup
 from llmcache_fast._options import (
+    DEFAULT_COHERENCE_LEASE,
     DEFAULT_DEADLINE,
     DEFAULT_LEASE_WAIT,
     DEFAULT_MEMORY,
@@ -39,6 +40,7 @@ from llmcache_fast._options import (
     namespace_of,
     options_of,
 )
+from llmcache_fast._patterns import pattern_of
 from llmcache_fast._secrecy import ENVIRONMENT, Secrecy
 from llmcache_fast._stats import CacheStats, cache_stats
 from llmcache_fast._storing import Storing
@@ -95,7 +97,10 @@ class LLMCache(Lifecycle):
             journal has it on disk (the default with a journal); `sync`, when the last tier has it.
         compress: Whether records below memory are compressed, where that pays.
         secrecy: Keys by which records below memory are sealed, and names blinded.
-        strict: `invalidate` raises when the authority cannot be told, instead of answering `deferred`.
+        coherence_lease: Seconds after which an invalidation by another process is known here at the latest,
+            or what is found is marked `unverified` until the authority is heard again.
+        strict: Rather than going on with what is not certain, `invalidate` raises when the authority cannot
+            be told, instead of answering `deferred`; and past `coherence_lease` nothing is served.
         clock: A `testing.ManualClock` in tests.
 
     Raises:
@@ -122,6 +127,7 @@ class LLMCache(Lifecycle):
         admit: Callable[[Any], bool] | None = None,
         prices: PriceTable | None = None,
         lease_wait: Seconds = DEFAULT_LEASE_WAIT,
+        coherence_lease: Seconds = DEFAULT_COHERENCE_LEASE,
         journal: str | Path | None = None,
         durability: Durability | None = None,
         compress: bool = True,
@@ -144,6 +150,7 @@ class LLMCache(Lifecycle):
             max_orphans=max_orphans,
             max_background=max_background,
             lease_wait=lease_wait,
+            coherence_lease=coherence_lease,
             journal=journal,
             durability=durability,
             strict=strict,
@@ -166,6 +173,7 @@ class LLMCache(Lifecycle):
                 clock=self._clock,
                 epoch=secrets.randbits(63) | 1,
                 alone=not self._tiers,
+                strict=strict and any(hasattr(tier, "raise_markers") for tier in self._tiers),
             )
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
@@ -208,9 +216,12 @@ class LLMCache(Lifecycle):
             self._writers(),
             # In the other half of its time a flight computes.
             lease_wait=min(self.options.lease_wait, self.options.deadline / 2),
+            coherence_lease=self.options.coherence_lease,
+            strict=self.options.strict,
+            journal=self.options.journal,
         )
         exits.push_async_callback(self._close_tiers)
-        await self._lookup.open(tasks, self.options.namespace)
+        await self._lookup.open(tasks, self.options.namespace, self._supersede_covered)
         self._storing = Storing(
             self,
             self._lookup,
@@ -230,7 +241,11 @@ class LLMCache(Lifecycle):
             missed=self._recent.add,
         )
         self._invalidations = Invalidations(
-            self, self._lookup.markers, self._flights, strict=self.options.strict
+            self,
+            self._lookup.markers,
+            self._flights,
+            is_current=self._lookup.is_current,
+            strict=self.options.strict,
         )
         self._streams = Streams(self._computing, self._storing, self._flights)
         exits.callback(self._flights.close)
@@ -244,6 +259,9 @@ class LLMCache(Lifecycle):
             strict=options.strict,
             clock=self._clock,
         )
+
+    def _supersede_covered(self, namespace: str) -> None:
+        self._flights.supersede_where(namespace, self._lookup.is_current)
 
     async def _close_tiers(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -308,17 +326,18 @@ class LLMCache(Lifecycle):
         It runs in Python also for a hit, which costs a few microseconds more than with `get_or_compute`.
         """
         key, name = self._locate(request, namespace, profile, variant)
-        if "refresh" not in options:
+        vouched = self._lookup.markers.is_vouched(name)
+        if "refresh" not in options and (vouched or not self.options.strict):
             view = self._view(key)
             if view is not None and self._clock() < view.fresh_until:
                 found = Answer(Landing(entry_of(view, key, name), None, "hit", "memory"), "hit")
                 try:
-                    return found.result(key, type, self._clock())
+                    return found.result(key, type, self._clock(), vouched=vouched)
                 except UnstorableValueError:
                     pass
         checked = call_options(self.options, options)
         answer = await self._computing.answer(key, request, compute, type, name, checked)
-        return answer.result(key, type, self._clock())
+        return answer.result(key, type, self._clock(), vouched=self._lookup.markers.is_vouched(name))
 
     async def stream(
         self,
@@ -456,16 +475,23 @@ class LLMCache(Lifecycle):
         key: bytes | None = None,
         tags: Sequence[str] | Unset = UNSET,
         label: str | Unset = UNSET,
+        pattern: str | Unset = UNSET,
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
     ) -> Invalidation:
         """Invalidate by request or fingerprint, by tags (any of them), by label, or a whole namespace.
 
-        A label that ends in `/` or `/*` covers all below it. Costs the same however many entries it covers.
-        After it returns, no value whose computation started before is returned to a new call (I1). That
-        holds in this process, and for what others read from the same disk tier; it is durable there when it
-        returns, unless the answer says `deferred`. Frees no bytes by itself.
+        A label that ends in `/` or `/*` covers all below it. Costs one round trip to the authority, however
+        many entries it covers. After it returns, no value whose computation started before is returned to a
+        new call (I1): here at once, and in other processes that share the authority within milliseconds,
+        `coherence_lease` at the latest (I2). It is durable when it returns, unless the answer says
+        `deferred`. Frees no bytes by itself.
+
+        `pattern` covers labels that match it, such as `content/*/2024-*`: `*` within a part of the path, `**`
+        for any number of parts, `?` for a character. That costs every later look at an older entry with a
+        label, so it is bounded: of more than 128 patterns, older ones become the label before their first
+        wildcard.
 
         Raises:
             ConfigurationError: nothing, or something that cannot be, was named; nothing is invalidated.
@@ -476,11 +502,14 @@ class LLMCache(Lifecycle):
         if request is not UNSET:
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
         targets = self._invalidations.named(name, key=key, tags=tags, label=label)
-        if not targets:
+        patterns = [] if pattern is UNSET else [pattern_of(pattern)]
+        if not targets and not patterns:
             if namespace is None:
-                raise ConfigurationError("nothing was named: give a request, key, tags, label or namespace")
+                raise ConfigurationError(
+                    "nothing was named: give a request, key, tags, label, pattern or namespace"
+                )
             targets = [self._namespace_id(name)]
-        return await self._invalidations.apply(name, targets)
+        return await self._invalidations.apply(name, targets, patterns)
 
     async def bump_version(self, name: str, *, namespace: str | None = None) -> Invalidation:
         """Invalidate all entries that were stored with `depends_on=[name]`. As `invalidate` otherwise."""
@@ -548,6 +577,7 @@ class LLMCache(Lifecycle):
             not_stored=self._storing.not_stored,
             writes=asdict(self._lookup.writers.statistics()),
             flights=self._flights.statistics()._asdict(),
+            coherence=self._lookup.markers.statistics(),
             saved=self._computing.saved,
         )
 

@@ -247,7 +247,9 @@ class Computing:
         if self._flights.get(key) is not None:
             self._flights.supersede_flight(key)
         targets = self._storing.targets(key, namespace, options)
-        return self._flights.start(key, namespace, targets, options.tags, run)
+        flight = self._flights.start(key, namespace, targets, options.tags, run)
+        flight.label = options.label
+        return flight
 
     async def _run(
         self, flight: Flight, compute: Callable[..., Awaitable[Any]], kind: Any, options: CallOptions
@@ -265,7 +267,7 @@ class Computing:
             if landing is not None:
                 return landing
             # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
-            stamp = self._engine._stamp(flight.space)
+            stamp = flight.since = self._engine._stamp(flight.space)
             return await self._compute(flight, compute, kind, options, found, stamp)
         finally:
             self._lookup.release(key, lease)
@@ -341,7 +343,8 @@ class Computing:
                 self.counts["hit"] += 1
                 self.saved += found[0].cost
                 return Landing(found[0], None, "hit", found[1])
-            stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
+            flight.since = self._engine._stamp(flight.space)
+            stamped = Stamped(*flight.since, self._clock())
             return await self._record(flight, source, recorder, options, stamped)
         finally:
             self._lookup.release(flight.key, lease)
@@ -393,7 +396,8 @@ class Computing:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         targets = self._storing.targets(key, namespace, options)
         flight = Flight(key, namespace, targets[0], 0, set(targets), options.tags)
-        stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
+        flight.since, flight.label = self._engine._stamp(flight.space), options.label
+        stamped = Stamped(*flight.since, self._clock())
         with self._flights.writing(flight):
             value = await call(compute, Context(key))
             computed = value if isinstance(value, Computed) else Computed(value)

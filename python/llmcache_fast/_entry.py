@@ -88,6 +88,9 @@ class CacheResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """USD that this call did not cost; 0 when unknown, and for a miss."""
     superseded: bool = False
     """An invalidation came while this was computed: the value was not stored."""
+    unverified: bool = False
+    """The authority was not heard for longer than `coherence_lease`: another process may have invalidated
+    what was found. Never of what was computed for the call."""
     model: str | None = None
     usage: Usage | None = None
     tags: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ written (`_lookup`); what a tier's failure costs (`tiers.guarded`).
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -32,6 +33,8 @@ PURGE_EVERY = 60.0
 """Seconds between two clean-ups of a tier."""
 OPEN_AGAIN, OPEN_AGAIN_MAX = 0.5, 30.0
 """Seconds after which a tier that did not open is tried again; doubling, less up to a half of jitter."""
+_LOOK = 0.02
+"""Seconds between two looks at whether a tier that is being closed is in an outage."""
 
 
 class Floor:
@@ -135,6 +138,20 @@ class Floor:
         else:
             _log.warning("tier %s can be used now", self.tier.name)
         await recovery.run()
+
+    async def hopeless(self) -> None:
+        """Return when the tier is in an outage, and after its next probe was due, nothing was written for as
+        long as a write may take."""
+        tier, written, until = self.tier, -1, math.inf
+        while anyio.current_time() < until:
+            out = tier.disturbed()
+            if not out:
+                until = math.inf
+            elif until == math.inf or self.writer.statistics().written != written:
+                written = self.writer.statistics().written
+                probed = max(anyio.current_time(), *(tier.breaker(direction).retry_at for direction in out))
+                until = probed + tier.write_budget
+            await anyio.sleep(_LOOK)
 
     async def aclose(self) -> None:
         """Close the tier; its writer is to be closed before."""

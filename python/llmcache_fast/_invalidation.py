@@ -6,7 +6,7 @@ telling the authority (`_markers`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmcache_fast._core import Engine
@@ -14,17 +14,28 @@ from llmcache_fast._entry import Invalidation
 from llmcache_fast._errors import CacheClosedError, ConfigurationError
 from llmcache_fast._markers import Markers
 from llmcache_fast._options import UNSET, label_of, names
+from llmcache_fast.actors.flight import Flight
 from llmcache_fast.actors.flights import Flights
 
 
 class Invalidations:
     """The invalidations of one cache."""
 
-    def __init__(self, engine: Engine, markers: Markers, flights: Flights, *, strict: bool) -> None:
-        """`strict`: what the authority could not be told raises."""
+    def __init__(
+        self,
+        engine: Engine,
+        markers: Markers,
+        flights: Flights,
+        *,
+        is_current: Callable[[Flight], bool],
+        strict: bool,
+    ) -> None:
+        """`is_current` judges a flight by the markers that are known; `strict`: what the authority could not
+        be told raises."""
         self._engine = engine
         self._markers = markers
         self._flights = flights
+        self._is_current = is_current
         self._strict = strict
 
     def named(self, namespace: str, *, key: Any = None, tags: Any = UNSET, label: Any = UNSET) -> list[int]:
@@ -45,14 +56,18 @@ class Invalidations:
             namespace, keys=[] if key is None else [key], tags=list(wanted), labels=labels
         )
 
-    async def apply(self, namespace: str, targets: Sequence[int]) -> Invalidation:
+    async def apply(
+        self, namespace: str, targets: Sequence[int], patterns: Sequence[str] = ()
+    ) -> Invalidation:
         """Raise the markers at the authority and here, and take out what is being computed.
 
         Raises:
             CacheClosedError: `strict`, and the authority could not be told; it holds in this process.
         """
-        told = await self._markers.raise_all(namespace, list(targets))
+        told = await self._markers.raise_all(namespace, list(targets), patterns)
         superseded = self._flights.supersede(namespace, set(targets))
+        if patterns:
+            superseded += self._flights.supersede_where(namespace, self._is_current)
         if not told and self._strict:
             raise CacheClosedError("the authority could not be told; the invalidation holds in this process")
         seq = self._engine._stamp(self._engine._namespace_id(namespace))[1]

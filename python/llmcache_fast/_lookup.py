@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import anyio
@@ -22,6 +23,8 @@ from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._markers import Markers
 from llmcache_fast._wire import INCIDENTS, PLAIN, Wire
+from llmcache_fast.actors.deferred import FOLDER, DeferredLog
+from llmcache_fast.actors.flight import Flight
 from llmcache_fast.actors.leases import LEASE
 from llmcache_fast.actors.ledger import Receipt
 from llmcache_fast.actors.write_report import WriteReport
@@ -62,30 +65,44 @@ class Lookup:
         writers: Writers | None = None,
         *,
         lease_wait: float = 0.0,
+        coherence_lease: float = 2.0,
+        strict: bool = False,
+        journal: str | None = None,
     ) -> None:
         """`writers` has no tiers yet. `lease_wait` is how long another process's computation is waited for,
-        in seconds; 0 never."""
+        in seconds; 0 never. `coherence_lease`: see `Markers`; `strict`: nothing is read past it. `journal`:
+        the folder for what the authority could not be told."""
         self._engine = engine
         self._clock = clock
         self._wire = wire
         self.writers = writers or Writers(clock=clock)
         self.floors = [Floor(tier, self.writers, clock) for tier in tiers]
-        authority = None
+        self._strict = strict
+        authority = bus = None
         self._leasing: Floor | None = None
         """The first tier that has leases: where the others look first, too."""
         for floor in self.floors:
             if hasattr(floor.tier, "raise_markers"):
                 authority = floor
+            if bus is None and hasattr(floor.tier, "tell"):
+                bus = floor
             if lease_wait and self._leasing is None and hasattr(floor.tier, "get_or_lease_many"):
                 self._leasing = floor
                 floor.lend(lease_wait)
-        self.markers = Markers(engine, authority, wire)
+        log = None
+        if journal is not None and authority is not None:
+            log = DeferredLog(Path(journal) / FOLDER, authority=authority.name, keyring=wire.keyring)
+        if bus is None and authority is not None and hasattr(authority.tier, "follow"):
+            bus = authority
+        self.markers = Markers(engine, authority, bus, wire, lease=coherence_lease, clock=clock, log=log)
         self._tasks: Any = None
 
-    async def open(self, tasks: anyio.abc.TaskGroup, namespace: str) -> None:
-        """Open the tiers and start their actors. A tier that does not open joins when it does."""
+    async def open(
+        self, tasks: anyio.abc.TaskGroup, namespace: str, supersede: Callable[[str], None] | None = None
+    ) -> None:
+        """Open the tiers and start their actors. A tier that does not open joins when it does. `supersede` is
+        called with a namespace of which others invalidated something."""
         self._tasks = tasks
-        self.markers.open(tasks, namespace)
         if self.floors:
             await self.writers.open(tasks)
         try:
@@ -97,15 +114,20 @@ class Lookup:
         except ExceptionGroup as group:
             # An option that cannot work, found out on opening; one of them will do.
             raise group.exceptions[0] from None
+        await self.markers.restore()
+        self.markers.open(tasks, namespace, supersede)
         await self.markers.prepare(namespace)
 
     async def aclose(self, timeout: float) -> dict[str, WriteReport]:
-        """Drain what is buffered, at most `timeout` seconds, and close the tiers, all at once."""
+        """Drain what is buffered, at most `timeout` seconds, and close the tiers, all at once. A tier in an
+        outage is given the time of one probe and one write."""
         closed = {floor.name for floor in self.floors if not floor.is_open}
-        reports = await self.writers.aclose(timeout, closed=closed)
+        hopeless = {floor.name: floor.hopeless for floor in self.floors}
+        reports = await self.writers.aclose(timeout, closed=closed, hopeless=hopeless)
         async with anyio.create_task_group() as closing:
             for floor in self.floors:
                 closing.start_soon(floor.aclose)
+            closing.start_soon(self.markers.aclose)
         return {name: report for name, report in reports.items() if name not in closed}
 
     async def flush(self, timeout: float | None) -> dict[str, WriteReport]:
@@ -124,6 +146,13 @@ class Lookup:
         if not self.floors:
             return None
         current = await self.markers.prepare(namespace)
+        if self._strict:
+            if not current:
+                return None
+            # Not served by the engine when it was not vouched for; now it is.
+            view = self._engine._peek(key)
+            if view is not None and self._clock() < view.fresh_until:
+                return entry_of(view, key, namespace), "memory"
         tier_key = self._wire.tier_key(key)
         missed: list[Floor] = []
         for floor in self.floors:
@@ -263,7 +292,12 @@ class Lookup:
         targets = self._engine._entry_targets(
             namespace, stored.key, list(facts.tags), facts.label, list(facts.depends_on)
         )
-        return self._engine._valid(targets[0], stored.epoch, stored.snap, targets)
+        return self._engine._valid(targets[0], stored.epoch, stored.snap, targets, facts.label)
+
+    def is_current(self, flight: Flight) -> bool:
+        """Whether no invalidation that is known here came after a value began to be made, and covers it."""
+        since, targets = flight.since, list(flight.targets)
+        return since is None or self._engine._valid(flight.space, *since, targets, flight.label)
 
     # -- writing --------------------------------------------------------------------------------------
 

@@ -1,28 +1,41 @@
-"""The invalidation clock and its markers at the authority, and what is known of them here.
+"""The invalidation clocks at the authority, and what is known of them here.
 
-What belongs here: asking the authority, telling it, and what was not told yet. What does not: which targets a
-call names (`_invalidation`), the clock of this process (`markers` in the core), what a tier's failure costs
-(`tiers.guarded`).
+What belongs here: asking the authority, telling it, hearing of it, and what was not told yet. What does not:
+which targets a call names (`_invalidation`), deciding what a message means (`_knowledge`), the markers
+themselves (`markers` in the core), what a tier's failure costs (`tiers.guarded`).
 """
 
 from __future__ import annotations
 
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import anyio
 import anyio.abc
 
-from llmcache_fast._core import Engine
+from llmcache_fast._core import Clock, Engine
 from llmcache_fast._errors import TierError
 from llmcache_fast._floor import Floor
+from llmcache_fast._knowledge import Knowledge, Known
+from llmcache_fast._patterns import literal_prefix
+from llmcache_fast._stats import CoherenceStats
+from llmcache_fast._untold import Untold
 from llmcache_fast._wire import Wire
-from llmcache_fast.tiers.base import Asked, Authority, Raised
+from llmcache_fast.actors.deferred import DeferredLog
+from llmcache_fast.actors.follower import Follower
+from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Asked, Changes, Message, Raised
 from llmcache_fast.tiers.budget import within
+
+_log = logging.getLogger("llmcache_fast.coherence")
 
 SYNC_EVERY = 1.0
 """Seconds after which the markers of a namespace are asked for again before a lower tier is read."""
-MAX_DEFERRED = 1 << 16
-"""Targets of a namespace that are kept for an authority that is away; beyond it, all of the namespace is."""
+POLLS = 4
+"""How often in a lease the authority is asked for what changed."""
+ASKED_AT_ONCE = 1_000
+"""Namespaces in one question."""
 DELIVERED_AT_ONCE = 1_000
 """Targets in one call of the authority: few round trips after a long outage, none of them a long one."""
 
@@ -30,36 +43,80 @@ DELIVERED_AT_ONCE = 1_000
 class Markers:
     """The markers of a cache's namespaces, as far as they are known here."""
 
-    def __init__(self, engine: Engine, authority: Floor | None, wire: Wire) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        authority: Floor | None,
+        bus: Floor | None,
+        wire: Wire,
+        *,
+        lease: float,
+        clock: Clock,
+        log: DeferredLog | None = None,
+    ) -> None:
         """`authority` roots the clocks, be it usable or not: two clocks would hide from each other what was
-        invalidated by the other. None: this process roots them."""
+        invalidated by the other. None: this process roots them. `bus` tells of what others invalidate, at
+        once; without one it is heard of by asking. `lease`: seconds in which it is heard of at the latest,
+        or entries are not vouched for any more. `log` keeps on disk what the authority was not told."""
         self._engine = engine
         self._wire = wire
+        self._clock = clock
         self.authority = authority
+        self._bus = bus
         self._namespace = ""
-        self._synced: dict[str, float] = {}
-        """By namespace: when all markers of that moment were known here."""
+        self._knowledge = Knowledge(lease)
         self._doubt = 0.0
         """The end of the last outage: what was known before is not enough."""
         self._ask_after = 0.0
         """The authority did not answer in time: until then nobody waits for it again."""
         self._asking: dict[str, anyio.Event] = {}
         self._tasks: Any = None
-        self._heard: dict[str, tuple[int, int]] = {}
-        """By namespace: epoch and seq up to which all the authority's markers are known here. Not the clock's
-        own seq: an invalidation made here moves that past markers of other processes not yet asked for."""
-        self._adopted: set[str] = set()
-        self._deferred: dict[str, set[int]] = {}
-        """By namespace: the targets that the authority could not be told of."""
+        self._deferred: dict[str, Untold] = {}
+        self._delivering = anyio.Lock()
+        self._log = log
+        self._supersede: Callable[[str], None] = lambda namespace: None
+        self._follower: Follower | None = None
+        self._gaps = 0
 
-    def open(self, tasks: anyio.abc.TaskGroup, namespace: str) -> None:
-        """`tasks` is where the authority is asked, `namespace` the cache's own."""
+    def open(
+        self, tasks: anyio.abc.TaskGroup, namespace: str, supersede: Callable[[str], None] | None = None
+    ) -> None:
+        """`tasks` is where the authority is asked, `namespace` the cache's own; `supersede` is called with a
+        namespace of which others invalidated something."""
         self._tasks, self._namespace = tasks, namespace
+        if supersede is not None:
+            self._supersede = supersede
+        if self.authority is not None:
+            self._follow(namespace)
+            feed = None if self._bus is None else self._bus.tier
+            self._follower = Follower(feed, self.hear, self._poll, every=self._knowledge.lease / POLLS)
+            tasks.start_soon(self._follower.run)
+
+    # -- what may be relied on ------------------------------------------------------------------------
 
     def is_shared(self, namespace: str) -> bool:
         """Whether stamps of a namespace mean something to others. Before the authority was heard, a stamp is
         of an epoch that nobody else knows."""
-        return self.authority is None or namespace in self._adopted
+        if self.authority is None:
+            return True
+        known = self._knowledge.get(namespace)
+        return known is not None and known.epoch != 0
+
+    def is_vouched(self, namespace: str) -> bool:
+        """Whether all that anybody invalidated until `coherence_lease` seconds ago is known here (I2)."""
+        return self.authority is None or self._knowledge.vouched(namespace, anyio.current_time())
+
+    def statistics(self) -> CoherenceStats | None:
+        """What was heard of other processes; None without an authority."""
+        if self._follower is None:
+            return None
+        return CoherenceStats(
+            namespaces=len(self._knowledge),
+            vouched=anyio.current_time() <= self._knowledge.vouched_until(),
+            gaps=self._gaps,
+            deferred=sum(map(len, self._deferred.values())),
+            **self._follower.statistics()._asdict(),
+        )
 
     async def prepare(self, namespace: str) -> bool:
         """Know the namespace's clock and markers, as of `SYNC_EVERY` seconds ago or later.
@@ -71,115 +128,263 @@ class Markers:
         if floor is None:
             return True
         now = anyio.current_time()
-        if self._synced.get(namespace, -1.0) >= max(now - SYNC_EVERY, self._doubt):
+        known = self._follow(namespace)
+        if known.as_of >= max(now - min(SYNC_EVERY, self._knowledge.lease), self._doubt):
             return True
-        if not floor.is_open or floor.tier.breaker("markers").state != "closed" or now < self._ask_after:
+        if not self._is_reachable() or now < self._ask_after:
             return False
         asking = self._asking.get(namespace)
         if asking is None:
             # One for all who come meanwhile, and a task of the cache: no caller's cancellation stops it.
             asking = self._asking[namespace] = anyio.Event()
-            self._tasks.start_soon(self._ask_for_all, floor, namespace, asking)
+            self._tasks.start_soon(self._ask_for_all, floor, known, asking)
         if not await within(floor.tier.read_budget, asking):
             floor.failed("markers", TimeoutError())
             self._ask_after = anyio.current_time() + floor.tier.read_budget
             return False
-        return self._synced.get(namespace, -1.0) >= self._doubt
+        return known.as_of >= self._doubt
 
-    async def _ask_for_all(self, floor: Floor, namespace: str, done: anyio.Event) -> None:
+    async def _ask_for_all(self, floor: Floor, known: Known, done: anyio.Event) -> None:
         try:
-            await self._ask(floor, namespace)
+            await self._ask(floor, [known])
         finally:
-            del self._asking[namespace]
+            del self._asking[known.namespace]
             done.set()
 
-    async def _ask(self, floor: Floor, namespace: str) -> bool:
-        """Ask the authority for clock and markers of a namespace; whether it answered."""
-        authority: Any = floor.tier
-        space = self._engine._namespace_id(namespace)
-        tier_space = self._wire.tier_target(space)
-        now = anyio.current_time()
-        try:
-            await self._deliver(authority)
-            heard_epoch, heard = self._heard.get(namespace, (0, 0))
-            (changes,) = await authority.changes([Asked(tier_space, heard_epoch, heard)])
-        except TierError as error:
-            floor.failed("markers", error)
-            return False
-        epoch, seq = changes.epoch, changes.seq
-        self._engine._adopt(space, epoch, 0)
-        targets = self._wire.targets([target for target, _ in changes.markers])
-        for target, (_, marked) in zip(targets, changes.markers, strict=True):
-            self._engine._raise(space, [target], marked)
-        # Markers first: a snap that runs ahead of its markers would hide them.
-        self._engine._adopt(space, epoch, seq)
-        self._adopted.add(namespace)
-        self._heard[namespace] = epoch, seq
-        self._synced[namespace] = now
-        return True
+    def doubt(self) -> None:
+        """What is known by now is not enough: the next reader asks, or is told not to read."""
+        self._doubt = anyio.current_time()
 
     async def catch_up(self, floor: Floor) -> bool:
         """Ask for all markers anew after an outage of `floor`; whether all are known that can be."""
         authority = self.authority
         if authority is None or (authority is not floor and not authority.is_readable):
             return True
-        self._doubt = anyio.current_time()
-        for namespace in {self._namespace, *self._adopted}:
-            if not await self._ask(authority, namespace):
-                return False
+        self.doubt()
+        try:
+            await self.restore()
+        except TierError as error:
+            authority.failed("restore", error)
+        return await self._ask(authority, self._knowledge)
+
+    # -- hearing and asking ---------------------------------------------------------------------------
+
+    def hear(self, message: Message | None) -> None:
+        """Take in a message of the bus; None says that there may have been others before."""
+        if message is None:
+            self._ask_soon()
+            return
+        known = self._knowledge.of_message(message)
+        if known is None:
+            return
+        verdict = known.hear(message)
+        if verdict == "old":
+            return
+        if message.epoch == known.epoch and message.targets is not None:
+            # Early is safe, also after a gap: a marker is never too high.
+            self._engine._raise(known.space, self._wire.targets(message.targets), message.seq)
+            self._supersede(known.namespace)
+        if verdict == "gap":
+            self._gaps += 1
+            self._ask_soon()
+
+    def _ask_soon(self) -> None:
+        if self._follower is not None:
+            self._follower.wake()
+
+    async def _poll(self) -> None:
+        """Ask for what changed in any namespace, if the authority can be asked."""
+        floor = self.authority
+        if floor is not None and self._is_reachable():
+            await self._ask(floor, self._knowledge)
+
+    def _is_reachable(self) -> bool:
+        floor = self.authority
+        return floor is not None and floor.is_open and floor.tier.breaker("markers").state == "closed"
+
+    def _follow(self, namespace: str) -> Known:
+        known = self._knowledge.get(namespace)
+        if known is None:
+            space = self._engine._namespace_id(namespace)
+            known = Known(namespace, space, self._wire.tier_target(space))
+            forgotten = self._knowledge.follow(known)
+            if forgotten is not None:
+                # Nobody will hear of what others invalidate in it: its entries here are not to be served.
+                self._engine._adopt(forgotten.space, secrets.randbits(63) | 1, 0)
+        return known
+
+    async def _ask(self, floor: Floor, all_known: Iterable[Known]) -> bool:
+        """Ask the authority for what changed; whether it answered for all."""
+        authority: Any = floor.tier
+        spaces = list(all_known)
+        learned = True
+        try:
+            await self._deliver()
+            for start in range(0, len(spaces), ASKED_AT_ONCE):
+                some = spaces[start : start + ASKED_AT_ONCE]
+                asked = [Asked(known.tier_space, known.epoch, known.seq) for known in some]
+                sent = anyio.current_time()
+                for known, changes in zip(some, await authority.changes(asked), strict=True):
+                    learned &= self._learn(known, changes, sent)
+        except TierError as error:
+            floor.failed("markers", error)
+            return False
+        finally:
+            self._vouch()
+        return learned
+
+    def _learn(self, known: Known, changes: Changes, sent: float) -> bool:
+        engine, before = self._engine, (known.epoch, known.seq)
+        if not known.learn(changes, sent):
+            _log.warning("an authority answered with an epoch of the past; its entries are not used")
+            return False
+        engine._adopt(known.space, changes.epoch, 0)
+        targets = self._wire.targets([target for target, _ in changes.markers])
+        for target, (_, seq) in zip(targets, changes.markers, strict=True):
+            engine._raise(known.space, [target], seq)
+        for rule, seq in changes.rules:
+            self._learn_rule(known, rule, seq)
+        # Markers first: entries that memory takes meanwhile are judged by them.
+        engine._adopt(known.space, changes.epoch, changes.seq)
+        if changes.markers or changes.rules or before[0] != known.epoch:
+            self._supersede(known.namespace)
         return True
 
-    async def raise_all(self, namespace: str, targets: list[int]) -> bool:
+    def _learn_rule(self, known: Known, rule: bytes, seq: int) -> None:
+        pattern = self._wire.pattern(known.namespace, rule)
+        if pattern is None:
+            # Sealed with a key that is not here: it may cover anything of the namespace.
+            _log.warning("a rule of the authority cannot be read; all of the namespace is invalidated")
+            self._engine._raise(known.space, [known.space], seq)
+            return
+        known.rules[rule] = pattern, seq
+        self._engine._raise_rules(known.space, [pattern], seq)
+
+    def _vouch(self) -> None:
+        """Tell the engine until when its entries may be served, for a strict cache."""
+        left = self._knowledge.vouched_until() - anyio.current_time()
+        self._engine._vouch(self._clock.monotonic() + round(max(left, -1.0) * 1_000_000))
+
+    # -- telling --------------------------------------------------------------------------------------
+
+    async def raise_all(self, namespace: str, targets: Sequence[int], patterns: Sequence[str] = ()) -> bool:
         """Invalidate. False when the authority could not be told: it is told before anything else later."""
         space = self._engine._namespace_id(namespace)
-        floor = self.authority
-        if floor is None:
-            self._engine._raise(space, targets)
+        if self.authority is None:
+            self._engine._raise(space, targets, rules=patterns)
             return True
-        if not floor.is_open:
-            self._engine._raise(space, targets)
-            self._defer(namespace, targets)
+        known = self._follow(namespace)
+        if not self.authority.is_open:
+            await self._defer(known, targets, patterns)
             return False
-        authority: Any = floor.tier
         try:
-            await self._deliver(authority)
-            epoch, seq, _ = await self._tell(authority, space, targets)
+            await self._deliver()
+            await self._tell(known, targets, patterns)
         except TierError as error:
-            floor.failed("invalidate", error)
-            self._engine._raise(space, targets)
-            self._defer(namespace, targets)
+            self.authority.failed("invalidate", error)
+            await self._defer(known, targets, patterns)
             return False
         except BaseException:
-            # Cancelled: the authority may have done it, so it holds here too.
-            self._engine._raise(space, targets)
+            # Cancelled: the authority may have done it, so it holds here, too, and is told again.
+            with anyio.CancelScope(shield=True):
+                await self._defer(known, targets, patterns)
             raise
-        self._engine._adopt(space, epoch, 0)
-        self._engine._raise(space, targets, seq)
-        self._adopted.add(namespace)
         return True
 
-    def _defer(self, namespace: str, targets: list[int]) -> None:
-        waiting = self._deferred.setdefault(namespace, set())
-        waiting.update(targets)
-        if len(waiting) > MAX_DEFERRED:
-            waiting.clear()
-            waiting.add(self._engine._namespace_id(namespace))
+    async def _tell(self, known: Known, targets: Sequence[int], patterns: Sequence[str]) -> Raised:
+        """Raise markers at the authority, and here."""
+        assert self.authority is not None  # noqa: S101 - asked by those who call
+        authority: Any = self.authority.tier
+        rules = [self._wire.rule(known.namespace, pattern) for pattern in patterns]
+        crowded, forget = self._compact(known, rules)
+        tier_targets = self._wire.tier_targets([*targets, *crowded])
+        raised: Raised = await authority.raise_markers(known.tier_space, tier_targets, rules, forget=forget)
+        if not known.raised(raised):
+            self._ask_soon()
+            raise TierError("its clock went back", tier=authority.name, operation="markers", reason="epoch")
+        self._engine._adopt(known.space, raised.epoch, 0)
+        self._engine._raise(known.space, [*targets, *crowded], raised.seq)
+        for rule, pattern in zip(rules, patterns, strict=True):
+            known.rules[rule] = pattern, raised.seq
+            self._engine._raise_rules(known.space, [pattern], raised.seq)
+        gone = [known.rules.pop(rule)[0] for rule in forget if rule in known.rules]
+        self._engine._forget_rules(known.space, gone)
+        if self._bus is not None and self._bus is not self.authority and self._bus.is_readable:
+            named = None if rules or len(tier_targets) > MAX_TOLD else tuple(tier_targets)
+            await self._tell_bus(
+                self._bus, Message(known.tier_space, raised.epoch, raised.prev, raised.seq, named)
+            )
+        return raised
 
-    async def _deliver(self, authority: Authority) -> None:
-        while self._deferred:
-            # Out of the table while they are under way: what is invalidated again meanwhile is told again.
-            namespace, waiting = self._deferred.popitem()
-            targets = [waiting.pop() for _ in range(min(len(waiting), DELIVERED_AT_ONCE))]
-            if waiting:
-                self._deferred[namespace] = waiting
-            space = self._engine._namespace_id(namespace)
-            try:
-                epoch, seq, _ = await self._tell(authority, space, targets)
-            except BaseException:
-                self._defer(namespace, targets)
-                raise
-            self._engine._adopt(space, epoch, 0)
-            self._engine._raise(space, targets, seq)
+    async def _tell_bus(self, floor: Floor, message: Message) -> None:
+        bus: Any = floor.tier
+        try:
+            await bus.tell(message)
+        except TierError as error:
+            floor.failed("tell", error)  # the others will ask for it
 
-    async def _tell(self, authority: Authority, space: int, targets: list[int]) -> Raised:
-        return await authority.raise_markers(self._wire.tier_target(space), self._wire.tier_targets(targets))
+    def _compact(self, known: Known, rules: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
+        """Targets that cover the older half of the rules, and those rules, when there are too many: an entry
+        is compared with each rule that is younger than it."""
+        if not rules or len(known.rules) + len(rules) <= MAX_RULES // 2:
+            return [], []
+        forget = sorted(known.rules, key=lambda rule: known.rules[rule][1])[: MAX_RULES // 4]
+        prefixes = {literal_prefix(known.rules[rule][0]) for rule in forget}
+        if "" in prefixes:
+            return [known.space], forget
+        return self._engine._named_targets(known.namespace, labels=sorted(prefixes)), forget
+
+    # -- what was not told ----------------------------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Take over what processes that are gone could not tell, as if it had been deferred here. To be
+        called before anything is read.
+
+        Raises:
+            TierError: the folder of the log cannot be used.
+        """
+        if self._log is None:
+            return
+        for namespace, targets, rules in await self._log.open():
+            known = self._follow(namespace)
+            patterns = [self._wire.pattern(namespace, rule) for rule in rules]
+            readable = [pattern for pattern in patterns if pattern is not None]
+            # One that cannot be read may cover anything of the namespace.
+            self._hide(known, targets if len(readable) == len(patterns) else [known.space], readable)
+
+    def _hide(self, known: Known, targets: Iterable[int], patterns: Iterable[str]) -> None:
+        """Let an invalidation wait. Until the authority was told, nothing that is covered is served or stored
+        here, whatever its stamp: whoever can reach the authority may be ahead of us."""
+        waiting = self._deferred.setdefault(known.namespace, Untold())
+        waiting.add(self._engine, known, targets, patterns)
+
+    async def _defer(self, known: Known, targets: Sequence[int], patterns: Sequence[str]) -> None:
+        self._hide(known, targets, patterns)
+        if self._log is not None:
+            rules = [self._wire.rule(known.namespace, pattern) for pattern in patterns]
+            await self._log.add(known.namespace, targets, rules)
+
+    async def aclose(self) -> None:
+        """Let go of the log; what is in it is for the next start."""
+        if self._log is not None:
+            await self._log.aclose()
+
+    async def _deliver(self) -> None:
+        if not self._deferred:
+            return
+        async with self._delivering:
+            for namespace, waiting in list(self._deferred.items()):
+                known, through = self._follow(namespace), 0
+                while waiting:
+                    through = 0 if self._log is None else self._log.begin()
+                    targets, patterns = waiting.take(DELIVERED_AT_ONCE)
+                    try:
+                        raised = await self._tell(known, targets, patterns)
+                    except BaseException:
+                        waiting.failed()
+                        raise
+                    waiting.told(self._engine, known, raised.seq)
+                del self._deferred[namespace]
+                if self._log is not None:
+                    # All that was added before the last of it was taken.
+                    await self._log.delivered(namespace, [known.space], through=through)

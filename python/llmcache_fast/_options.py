@@ -43,6 +43,10 @@ DEFAULT_LEASE_WAIT: Final = 60.0
 """Longer than most answers take; who waits for nothing has lost a minute, not the answer."""
 
 
+DEFAULT_COHERENCE_LEASE: Final = 2.0
+"""Others are asked four times in it; a server that is restarted, or a pause of this process, takes longer."""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """All options of a cache, checked. Durations in seconds, sizes in bytes; see `LLMCache`."""
 
@@ -60,6 +64,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_orphans: int = 64
     max_background: int = 64
     lease_wait: float = DEFAULT_LEASE_WAIT
+    coherence_lease: float = DEFAULT_COHERENCE_LEASE
     durability: Literal["memory", "journal", "sync"] = "memory"
     journal: str | None = None
     strict: bool = False
@@ -194,6 +199,13 @@ def size_in_bytes(option: str, value: object) -> int:
     raise ConfigurationError(f"{option} is {value!r}: write a number and a unit, such as 512MiB or 10GiB")
 
 
+def _lease(value: object) -> float:
+    lease = seconds("coherence_lease", value)
+    if lease < 0.1:
+        raise ConfigurationError(f"coherence_lease is {lease:g} s: give at least 0.1, to ask others in")
+    return lease
+
+
 def options_of(**given: Any) -> Options:
     """The options of a cache from its constructor's arguments.
 
@@ -202,6 +214,7 @@ def options_of(**given: Any) -> Options:
     """
     for name in ("stale_while_revalidate", "stale_if_error", "negative_ttl", "deadline", "lease_wait"):
         given[name] = seconds(name, given[name])
+    given["coherence_lease"] = _lease(given["coherence_lease"])
     given["ttl"] = None if given["ttl"] is None else seconds("ttl", given["ttl"])
     given["namespace"] = namespace_of(given["namespace"])
     given["memory"] = size_in_bytes("memory", given["memory"])
@@ -245,6 +258,7 @@ _ENVIRONMENT: Final = {
     "LLMCACHE_NEGATIVE_TTL": "negative_ttl",
     "LLMCACHE_DEADLINE": "deadline",
     "LLMCACHE_LEASE_WAIT": "lease_wait",
+    "LLMCACHE_COHERENCE_LEASE": "coherence_lease",
     "LLMCACHE_DURABILITY": "durability",
     "LLMCACHE_JOURNAL": "journal",
 }

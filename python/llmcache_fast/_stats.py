@@ -78,6 +78,25 @@ class TierStats(msgspec.Struct, frozen=True):
     """Computations agreed on with other processes, where this tier is asked: see `LeaseStatistics`."""
 
 
+class CoherenceStats(msgspec.Struct, frozen=True):
+    """What is known of invalidations by other processes."""
+
+    namespaces: int
+    """Whose clocks are followed."""
+    vouched: bool
+    """All that others invalidated until a lease ago is known here, of each of them (I2)."""
+    connected: bool
+    """Messages come; without them it is asked for."""
+    messages: int
+    """Heard."""
+    gaps: int
+    """Messages before which something was missing, or that did not tell all: each led to a question."""
+    polls: int
+    """Questions to the authority, of all that is followed."""
+    deferred: int
+    """Invalidations made here that the authority has not been told of."""
+
+
 class CacheStats(msgspec.Struct, frozen=True):
     """What a cache did since it was opened."""
 
@@ -105,6 +124,8 @@ class CacheStats(msgspec.Struct, frozen=True):
     `WritersStatistics`."""
     flights: dict[str, int]
     """See `actors.flights.FlightStatistics`."""
+    coherence: CoherenceStats | None
+    """What is known of other processes; None for a cache that shares nothing."""
     saved_usd: float
     """Recorded cost of all answers that were not computed for their call, where it is known."""
 
@@ -132,6 +153,7 @@ def cache_stats(
     not_stored: Mapping[str, int],
     writes: dict[str, Any],
     flights: dict[str, int],
+    coherence: CoherenceStats | None,
     saved: int,
 ) -> CacheStats:
     """The report of what the parts counted; `saved` in micro-USD, without the fresh hits in memory."""
@@ -150,5 +172,6 @@ def cache_stats(
         not_stored=dict(not_stored),
         writes=writes,
         flights=flights,
+        coherence=coherence,
         saved_usd=(memory.hit_cost + saved) / 1_000_000,
     )

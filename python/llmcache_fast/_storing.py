@@ -132,6 +132,9 @@ class Storing:
         targets = self.targets(key, namespace, options)
         late = self._engine._named_targets(namespace, tags=list(form.tags))
         flight = Flight(key, namespace, targets[0], 0, {*targets, *late}, options.tags)
+        flight.label = options.label
+        if self._lookup.markers.is_shared(namespace):
+            flight.since = self._engine._stamp(flight.space)
         with self._flights.writing(flight):
             await self._lookup.markers.prepare(namespace)
         # The caller had the value before: what was invalidated while the clock was asked for covers it.

@@ -5,10 +5,12 @@ What belongs here: what a tier gets to see. What does not: which tier, and when 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
 from llmcache_fast import _entry
+from llmcache_fast._core import Keyring
 from llmcache_fast._secrecy import Secrecy
 from llmcache_fast.tiers.base import StoredRecord
 
@@ -31,6 +33,11 @@ class Wire:
         self._keyring = None if secrecy is None else secrecy.keyring
         self._blinding = None if secrecy is None else secrecy.blinding
         self._hidden = secrecy is not None and not secrecy.searchable
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys that seal what leaves the process."""
+        return self._keyring
 
     def record(self, entry: _entry.Entry) -> StoredRecord:
         """What a tier gets of an entry. The same for all tiers: make it once.
@@ -64,10 +71,6 @@ class Wire:
         """What tiers call the entry of a fingerprint."""
         return key if self._blinding is None else self._blinding.tier_key(key)
 
-    def tier_keys(self, keys: Sequence[bytes]) -> Sequence[bytes]:
-        """`tier_key` of each."""
-        return keys if self._blinding is None else self._blinding.tier_keys(keys)
-
     def tier_target(self, target: int) -> int:
         """What authorities call an invalidation target or a namespace."""
         return target if self._blinding is None else self._blinding.tier_target(target)
@@ -83,6 +86,36 @@ class Wire:
     def targets(self, tier_targets: Sequence[int]) -> Sequence[int]:
         """`target` of each: what an authority's markers are about."""
         return tier_targets if self._blinding is None else self._blinding.targets(tier_targets)
+
+    def rule(self, namespace: str, pattern: str) -> bytes:
+        """What authorities keep of a pattern: an envelope, so that it is sealed and bound to its namespace as
+        an entry is. The same each time, without keys."""
+        entry = _entry.Entry(
+            key=_rule_key(namespace),
+            namespace=_RULES,
+            content="text",
+            payload=pattern,
+            facts=_entry.Facts(),
+            created=0,
+            fresh_until=_entry.NEVER,
+            stale_until=_entry.NEVER,
+            epoch=0,
+            snap=0,
+            cost=0,
+        )
+        return _entry.to_envelope(entry, keyring=self._keyring)
+
+    def pattern(self, namespace: str, rule: bytes) -> str | None:
+        """The pattern of a rule; None if it is of another namespace, or sealed with an unknown key."""
+        entry, _ = _entry.from_envelope(rule, _RULES, _rule_key(namespace), keyring=self._keyring)
+        return entry.payload if entry is not None and isinstance(entry.payload, str) else None
+
+
+_RULES: Final = "rules"
+
+
+def _rule_key(namespace: str) -> bytes:
+    return hashlib.blake2b(namespace.encode(), digest_size=32, person=b"llmcache rules").digest()
 
 
 PLAIN: Final = Wire(compress=False)

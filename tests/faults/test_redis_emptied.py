@@ -94,7 +94,7 @@ async def over_it(cache: LLMCache) -> None:
     with anyio.fail_after(60):
         while True:
             errors = cache.stats().tiers[0].errors
-            cache._lookup.markers._synced.clear()
+            cache._lookup.markers.doubt()
             await cache.get({"n": "nowhere"})
             if is_well(cache) and cache.stats().tiers[0].errors == errors:
                 return

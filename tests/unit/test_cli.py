@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from llmcache_fast import Computed, LLMCache, Usage, fingerprint
+from llmcache_fast import Computed, LLMCache, Secrecy, Usage, fingerprint
 from llmcache_fast.cli import main
 from llmcache_fast.cli.commands import run
 from llmcache_fast.cli.demo import workload
@@ -33,7 +34,8 @@ SECRET = "the stored answer"
 
 @pytest.fixture(autouse=True)
 def _no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LLMCACHE_TIERS", raising=False)
+    for name in [name for name in os.environ if name.startswith("LLMCACHE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
 
 
@@ -148,7 +150,7 @@ def test_get_of_other_kinds_of_content(capsys: pytest.CaptureFixture[str], tier:
 def test_a_miss_exits_with_1(
     capsys: pytest.CaptureFixture[str], request_file: str, tier: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LLMCACHE_TIERS", f"disk://{tier}, redis://127.0.0.1:6379/0")
+    monkeypatch.setenv("LLMCACHE_TIERS", f"disk://{tier}?budget=1")
     assert json_of(capsys, "get", "ab" * 32, code=Exit.FOUND)["state"] == "miss"
     assert run(["get", request_file, "--namespace", "another"]) == Exit.FOUND
     assert "miss" in capsys.readouterr().out
@@ -358,7 +360,69 @@ def test_an_address_with_a_password_is_not_shown(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("LLMCACHE_TIERS", address)
-    assert run(["get", "0" * 64]) == Exit.USAGE
+    assert run(["get", "0" * 64]) == Exit.ENVIRONMENT, "no server is there, so nothing is known"
+    assert run(["stats", address]) in (Exit.ENVIRONMENT, Exit.USAGE)
     printed = capsys.readouterr()
-    assert "looks into a disk tier" in printed.err
+    assert "postgres" in printed.err
     assert "hush" not in printed.out + printed.err
+
+
+async def _store(tiers: list[str], secrecy: Secrecy | None) -> None:
+    async with LLMCache(tiers=tiers, secrecy=secrecy) as cache:
+        for number, tags in enumerate((["a"], ["b"])):
+            await cache.set({"n": number}, SECRET, tags=tags)
+        await cache.flush()
+        await cache.invalidate(tags=["a"])
+
+
+@pytest.mark.parametrize("blinding", [None, "blinding"])
+def test_get_looks_into_every_tier_with_the_keys_of_the_environment(
+    capsys: pytest.CaptureFixture[str],
+    redis_server: RedisServer,
+    redis_prefix: str,
+    postgres_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    blinding: str | None,
+) -> None:
+    redis = f"{redis_server.url}?prefix={redis_prefix}"
+    named = {name: os.urandom(32).hex() for name in ("LLMCACHE_KEYS", "LLMCACHE_BLINDING")}
+    variables = {"LLMCACHE_KEYS": f"one={named['LLMCACHE_KEYS']}"}
+    if blinding:
+        variables["LLMCACHE_BLINDING"] = named["LLMCACHE_BLINDING"]
+    tiers = [f"disk://{tmp_path}", redis, postgres_url]
+    anyio.run(_store, tiers, Secrecy.from_environment(variables))
+    keys = [fingerprint({"n": number}).hex() for number in range(2)]
+    if not blinding:
+        assert run(["get", keys[1], "--tier", redis]) == Exit.FOUND
+        assert "give the keys by LLMCACHE_KEYS_FILE" in capsys.readouterr().err
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    # Each tier by itself; the last one keeps the markers, so it stands in every list.
+    for upper in ([tiers[0]], [redis], []):
+        monkeypatch.setenv("LLMCACHE_TIERS", ",".join([*upper, postgres_url]))
+        found = [json_of(capsys, "get", key, "--value") for key in keys]
+        assert [each["state"] for each in found] == ["invalidated", "fresh"]
+        assert {each["value"] for each in found} == {SECRET}
+        where = (upper or [postgres_url])[0].partition(":")[0]
+        assert {each["tier"] for each in found} == {where.replace("postgresql", "postgres")}
+    assert json_of(capsys, "get", "ab" * 32, code=Exit.FOUND)["state"] == "miss"
+    monkeypatch.setenv("LLMCACHE_KEYS", "one=short")
+    assert run(["get", keys[0]]) == Exit.USAGE
+
+
+def test_stats_of_servers(
+    capsys: pytest.CaptureFixture[str], redis_server: RedisServer, redis_prefix: str, postgres_url: str
+) -> None:
+    redis = f"{redis_server.url}?prefix={redis_prefix}"
+    assert run(["stats", postgres_url]) == Exit.ENVIRONMENT, "looking makes no tables"
+    assert "migrate" in capsys.readouterr().err
+    anyio.run(_store, [redis], None)
+    anyio.run(_store, [postgres_url], None)
+    assert json_of(capsys, "stats", redis) == {"rows": 2, "leases": 0, "namespaces": 1}
+    counted = json_of(capsys, "stats", postgres_url)
+    assert counted.pop("bytes") > 0
+    assert counted == {"rows": 2, "expired": 0, "namespaces": 1, "markers": 1, "leases": 0}
+    assert run(["stats", f"{redis},{postgres_url}"]) == Exit.USAGE
+    assert run(["stats", postgres_url]) == Exit.OK
+    assert "rows" in capsys.readouterr().out

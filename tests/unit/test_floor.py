@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,6 +15,7 @@ from llmcache_fast._floor import Floor
 from llmcache_fast.actors.writers import Writers
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import PutReport, StoredRecord
+from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
 from tests.contract.clocks import markers_of
 
@@ -35,6 +38,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def available(cache: LLMCache) -> None:
     while not cache.stats().tiers[0].available:  # noqa: ASYNC110 - on a state, not for a time
+        await anyio.sleep(0.002)
+
+
+async def outage(cache: LLMCache) -> None:
+    while cache.stats().tiers[0].guard["write"].state == "closed":  # noqa: ASYNC110 - on a state
         await anyio.sleep(0.002)
 
 
@@ -159,6 +167,65 @@ async def test_tiers_are_closed_at_once(clock: ManualClock) -> None:
     async with LLMCache(tiers=[Stuck(clock=clock), Well(clock=clock)], clock=clock) as cache:
         assert await cache.set(REQUEST, "value")
     assert {name: report.written for name, report in cache.close_report.items()} == {"stuck": 1, "well": 1}
+
+
+class Frozen(MemoryTier):
+    """Answers nothing while `frozen`."""
+
+    frozen = False
+
+    async def _enter(self, operation: str) -> None:
+        if self.frozen:
+            await anyio.sleep_forever()
+        await super()._enter(operation)
+
+
+BRIEF = GuardOptions(
+    read_budget=0.01,
+    write_budget=0.01,
+    batch_budget=0.01,
+    linger=0.0,
+    breaker=BreakerOptions(least=2, backoff=0.01, max_backoff=0.01),
+)
+
+
+async def test_closing_gives_up_a_tier_that_is_in_an_outage(
+    clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the test ends by its own time-out: there is an hour."""
+    monkeypatch.setattr("llmcache_fast._cache.CLOSE_TIMEOUT", 3600.0)
+    frozen, well = Frozen(clock=clock), MemoryTier(clock=clock)
+    well.name = "well"
+    options: dict[str, Any] = {"clock": clock, "journal": tmp_path}
+    async with LLMCache(tiers=[GuardedTier(frozen, BRIEF), well], **options) as cache:
+        assert await cache.set(REQUEST, "before")
+        await cache.flush()
+        frozen.frozen = True
+        assert await cache.set(REQUEST, "the answer"), "the journal has it"
+        await outage(cache)
+    reports = cache.close_report
+    assert (reports["memory-double"].remaining, reports["well"].remaining) == (1, 0)
+    frozen.frozen = False
+    async with LLMCache(tiers=[frozen, well], **options) as heir:
+        await heir._lookup.writers.replayed()
+    (record,) = frozen.records.values()
+    assert b"the answer" in record.envelope
+
+
+async def test_closing_waits_for_a_tier_that_comes_back(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmcache_fast.actors.recovery.SPREAD", 0.0)
+    tier = Frozen(clock=clock)
+    guarded = GuardedTier(tier, dataclasses.replace(BRIEF, write_budget=5.0))
+    async with LLMCache(tiers=[guarded], clock=clock) as cache:
+        await cache.set(REQUEST, "before")
+        await cache.flush()
+        tier.frozen = True
+        await cache.set(REQUEST, "the answer")
+        await outage(cache)
+        tier.frozen = False
+    assert cache.close_report["memory-double"].remaining == 0
 
 
 def test_a_guard_is_not_guarded_again(clock: ManualClock) -> None:

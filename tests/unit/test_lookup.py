@@ -268,7 +268,7 @@ async def test_a_busy_event_loop_is_not_taken_for_a_slow_tier(tmp_path: Path) ->
         time.sleep(0.4)  # noqa: ASYNC251 - longer than the budget of a read
 
     async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
-        cache._lookup.markers._synced.clear()
+        cache._lookup.markers.doubt()
         results: list[str] = []
 
         async def look() -> None:

@@ -136,7 +136,7 @@ async def test_markers_are_asked_for_once_for_all_who_come_meanwhile(
             await cache.set({"q": number}, "stored")
     monkeypatch.setattr(DiskTier, "changes", counted)
     async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
-        cache._lookup.markers._synced.clear()
+        cache._lookup.markers.doubt()
         asked = 0
 
         async def look(number: int) -> None:
@@ -178,7 +178,7 @@ async def test_many_deferred_invalidations_are_delivered_in_few_calls(
 async def test_more_deferred_invalidations_than_are_kept_become_one_of_all(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmcache_fast._markers.MAX_DEFERRED", 3)
+    monkeypatch.setattr("llmcache_fast._untold.MAX_DEFERRED", 3)
     tier = Deaf(clock=clock)
     async with LLMCache(tiers=[tier], clock=clock) as cache, LLMCache(tiers=[tier], clock=clock) as other:
         await other.set({"q": 1}, "old", tags=["doc:0"])

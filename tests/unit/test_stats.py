@@ -27,14 +27,22 @@ def test_memory_is_the_sum_of_its_shards() -> None:
 def test_hits_are_of_all_tiers() -> None:
     counts = Counter(hit=2, stale=3, miss=4, joined=5, computations=6)
     stats = cache_stats(
-        [shard(10)], [], counts, stored=7, not_stored={"option": 1}, writes={}, flights={}, saved=2_500_000
+        [shard(10)],
+        [],
+        counts,
+        stored=7,
+        not_stored={"option": 1},
+        writes={},
+        flights={},
+        coherence=None,
+        saved=2_500_000,
     )
     assert (stats.hits, stats.stale, stats.misses, stats.joined) == (12, 3, 4, 5)
     assert stats.hit_rate == (12 + 3 + 5) / (12 + 3 + 5 + 4)
     assert stats.saved_usd == 2.5 + 10e-6, "and what memory saved"
     assert (
         cache_stats(
-            [shard(0)], [], Counter(), stored=0, not_stored={}, writes={}, flights={}, saved=0
+            [shard(0)], [], Counter(), stored=0, not_stored={}, writes={}, flights={}, coherence=None, saved=0
         ).hit_rate
         == 0.0
     )

@@ -31,8 +31,7 @@ def test_without_secrets_everything_is_itself() -> None:
     for wire in (PLAIN, Wire(), Wire(Secrecy(KEY))):
         assert wire.tier_key(ENTRY.key) is ENTRY.key
         assert wire.tier_target(7) == wire.target(7) == 7
-        keys, targets = [ENTRY.key], [1, 2]
-        assert wire.tier_keys(keys) is keys
+        targets = [1, 2]
         assert wire.tier_targets(targets) is wire.targets(targets) is targets
     record = PLAIN.record(ENTRY)
     assert (record.namespace, record.facts) == ("support-bot", FACTS)
@@ -129,7 +128,6 @@ def test_names_are_those_of_the_specification(named: dict[str, Any]) -> None:
         tier_target(named["secret"], named["target"]),
     )
     assert blinding.tier_key(named["fingerprint"]) == name
-    assert blinding.tier_keys([named["fingerprint"]] * 2) == [name] * 2
     assert blinding.tier_target(named["target"]) == number
     assert blinding.target(number) == named["target"]
 

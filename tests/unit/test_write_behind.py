@@ -175,15 +175,15 @@ async def test_expired_records_are_dropped_when_their_turn_comes() -> None:
 
 async def test_full_it_sheds_the_lowest_dollars_per_byte_and_counts_them() -> None:
     tier = await open_tier()
-    buffer = WriteBehind(tier, max_items=3, room_deadline=0.001)
-    assert await buffer.put(record(1, cost=50))
-    assert await buffer.put(record(2, cost=10))
-    assert await buffer.put(record(3, b"x" * 5000, cost=100))  # dear, but large
-    assert await buffer.put(record(4, cost=40))
+    buffer = WriteBehind(tier, max_items=3)
+    assert buffer.put_nowait(record(1, cost=50))
+    assert buffer.put_nowait(record(2, cost=10))
+    assert buffer.put_nowait(record(3, b"x" * 5000, cost=100))  # dear, but large
+    assert buffer.put_nowait(record(4, cost=40))
     assert buffer.get(key(2)) == b"x"
     assert buffer.get(key(3)) is not None or buffer.get(key(2)) is not None
-    assert not await buffer.put(record(5, cost=1)), "the newcomer itself is worth least"
-    assert await buffer.put(record(6, cost=1000))
+    assert not buffer.put_nowait(record(5, cost=1)), "the newcomer itself is worth least"
+    assert buffer.put_nowait(record(6, cost=1000))
     statistics = buffer.statistics()
     assert (statistics.items, statistics.shed) == (3, 3)
     # Dollars per byte: 3 has 100/5512, 5 has 1/513, 2 has 10/513.
@@ -194,11 +194,11 @@ async def test_full_it_sheds_the_lowest_dollars_per_byte_and_counts_them() -> No
 
 async def test_the_bound_in_bytes_holds_also_when_a_record_grows() -> None:
     tier = await open_tier()
-    buffer = WriteBehind(tier, max_bytes=10_000, room_deadline=0.0)
+    buffer = WriteBehind(tier, max_bytes=10_000)
     for number in range(50):
-        await buffer.put(record(number % 7, bytes(700 + 100 * (number % 9)), snap=number, cost=number))
+        buffer.put_nowait(record(number % 7, bytes(700 + 100 * (number % 9)), snap=number, cost=number))
         assert buffer.statistics().bytes <= 10_000
-    assert not await buffer.put(record(99, bytes(20_000), cost=10**9)), "larger than the whole buffer"
+    assert not buffer.put_nowait(record(99, bytes(20_000), cost=10**9)), "larger than the whole buffer"
     await buffer.aclose()
     statistics = buffer.statistics()
     assert statistics.offered == (
@@ -207,18 +207,20 @@ async def test_the_bound_in_bytes_holds_also_when_a_record_grows() -> None:
     assert (statistics.items, statistics.bytes) == (0, 0)
 
 
-async def test_room_that_comes_in_time_is_waited_for() -> None:
+async def test_room_is_waited_for() -> None:
     gate = anyio.Event()
     tier = await open_tier(lambda operation, number: Fault(hold=gate))
-    async with running(tier, max_items=2, room_deadline=60.0) as buffer:
-        await buffer.put(record(1))
-        await buffer.put(record(2))
+    async with running(tier, max_items=2) as buffer:
+        buffer.put_nowait(record(1))
+        buffer.put_nowait(record(2))
         while not tier.calls["put_many"]:
             await checkpoint()
         async with anyio.create_task_group() as group:
-            group.start_soon(buffer.put, record(3))
+            group.start_soon(buffer.room, record(3))
             await checkpoint()
+            assert not buffer.fits(record(3))
             gate.set()
+        assert buffer.put_nowait(record(3))
         assert (await buffer.flush()).shed == 0
     assert set(stored(tier)) == {key(1), key(2), key(3)}
 
@@ -349,8 +351,7 @@ async def test_closing_drains_takes_no_more_and_ends_the_task() -> None:
         buffer.put_nowait(record(1))
         assert await buffer.aclose() == WriteReport(written=1, shed=0, lost=0, remaining=0)
     assert not buffer.put_nowait(record(2))
-    assert not await buffer.put(record(2))
-    assert buffer.statistics().lost == 2
+    assert buffer.statistics().lost == 1
 
 
 async def test_closing_under_its_deadline_counts_what_remained() -> None:

@@ -26,6 +26,7 @@ class Flight:
         "depends_on",
         "error",
         "key",
+        "label",
         "landed",
         "namespace",
         "number",
@@ -33,6 +34,7 @@ class Flight:
         "orphan",
         "plain",
         "scope",
+        "since",
         "space",
         "streamed",
         "superseded",
@@ -54,6 +56,9 @@ class Flight:
         self.tags = tags
         self.depends_on: tuple[str, ...] = ()
         """Versions that callers who joined brought, beside those of the first."""
+        self.label: str | None = None
+        self.since: tuple[int, int] | None = None
+        """The namespace's clock, as it was known when the value began to be made; None before that."""
         self.waiters = 0
         self.landed = False
         self.orphan = False

@@ -252,6 +252,18 @@ class Flights:
         )
         return len(covered)
 
+    def supersede_where(self, namespace: str, is_current: Callable[[Flight], bool]) -> int:
+        """The same of all flights of a namespace that are not current, by markers that are known by now."""
+        covered = 0
+        for flight in list(self._running):
+            if flight.namespace == namespace and not flight.superseded and not is_current(flight):
+                flight.superseded = True
+                self._remove(flight)
+                covered += 1
+        self._counts["superseded"] += covered
+        self._supersede_writes(lambda write: write.namespace == namespace and not is_current(write))
+        return covered
+
     def supersede_writes(self, key: bytes) -> None:
         """A newer value is there than those on their way to the store (`writing`)."""
         self._supersede_writes(lambda write: write.key == key)

@@ -10,7 +10,7 @@ import heapq
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -31,6 +31,10 @@ Ended: TypeAlias = Callable[[Any, StoredRecord, Outcome, str], None]
 """Called with a record's receipt, the record, how its write ended, and the reason of a failure or nothing."""
 
 
+Hopeless: TypeAlias = Callable[[], Awaitable[None]]
+"""Returns when there is no use in going on writing to a tier."""
+
+
 class WriteBehind:
     """One pending write per fingerprint, bounded in items and bytes, drained in batches by `run`."""
 
@@ -42,7 +46,6 @@ class WriteBehind:
         max_items: int = 50_000,
         batch_items: int = 512,
         batch_bytes: int = 4 << 20,
-        room_deadline: float = 0.05,
         attempts: int = 6,
         backoff: float = 0.1,
         max_backoff: float = 10.0,
@@ -50,9 +53,7 @@ class WriteBehind:
         rng: Callable[[], float] = random.random,
         ended: Ended | None = None,
     ) -> None:
-        """`room_deadline` is how long `put` waits for room before something is shed, in seconds.
-
-        A record that fails by itself is tried `attempts` times, `backoff * 2**n` seconds apart (at most
+        """A record that fails by itself is tried `attempts` times, `backoff * 2**n` seconds apart (at most
         `max_backoff`, less up to a half of jitter), then counted lost. Failures of the tier as a whole are no
         attempts: records wait for its return, until they expire, are shed or the buffer is closed. `ended` is
         told once of every record that came with a receipt.
@@ -62,7 +63,6 @@ class WriteBehind:
         self._tier = tier
         self._max_bytes, self._max_items = max_bytes, max_items
         self._batch_bytes, self._batch_items = batch_bytes, batch_items
-        self._room_deadline = room_deadline
         self._attempts, self._backoff, self._max_backoff = attempts, backoff, max_backoff
         self._clock, self._rng = clock, rng
         self._ended = ended
@@ -87,13 +87,6 @@ class WriteBehind:
         self._ties = count()
 
     # -- callers' side ------------------------------------------------------------------------------
-
-    async def put(self, record: StoredRecord, receipt: Any = None) -> bool:
-        """Buffer a record; whether it was taken. Waits up to `room_deadline` for room, then sheds."""
-        if not self.fits(record):
-            with anyio.move_on_after(self._room_deadline):
-                await self.room(record)
-        return self.put_nowait(record, receipt)
 
     async def room(self, record: StoredRecord, share: float = 1.0) -> None:
         """Wait until the record would leave the buffer at most `share` full, or is alone, or it is closed."""
@@ -176,19 +169,25 @@ class WriteBehind:
                 await self._progress.wait()
         return self._report(before)
 
-    async def aclose(self, timeout: float | None = 10.0) -> WriteReport:
-        """Take no more, drain under a shielded deadline of `timeout` seconds, and report."""
+    async def aclose(self, timeout: float | None = 10.0, hopeless: Hopeless | None = None) -> WriteReport:
+        """Take no more, drain under a shielded deadline of `timeout` seconds, and report.
+
+        It is given up earlier when `hopeless` returns.
+        """
         before = self._counts.copy()
         self._closed = True
         self._rate = None
         self._wake.set()
         self._notify()
         with anyio.move_on_after(timeout, shield=True):
-            if self._running:
+            async with anyio.create_task_group() as draining:
+                if hopeless is not None:
+                    draining.start_soon(_give_up, draining.cancel_scope, hopeless)
+                if not self._running:
+                    await self._drain_all()
                 while self._running:
                     await self._progress.wait()
-            else:
-                await self._drain_all()
+                draining.cancel_scope.cancel()
         report = self._report(before)
         self._abandoned = True
         for item in list(self._items.values()):
@@ -433,3 +432,8 @@ class WriteBehind:
 
     def _count(self, **counts: int) -> None:
         self._counts.update(counts)
+
+
+async def _give_up(draining: anyio.CancelScope, hopeless: Hopeless) -> None:
+    await hopeless()
+    draining.cancel()

@@ -6,7 +6,7 @@ tier does not take ends as a dead letter; what does not fit into memory stays in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.actors.dead_letters import DeadLetters
 from llmcache_fast.actors.journal import Journal
 from llmcache_fast.actors.ledger import Ledger, Receipt
-from llmcache_fast.actors.write_behind import WriteBehind
+from llmcache_fast.actors.write_behind import Hopeless, WriteBehind
 from llmcache_fast.actors.write_report import Durability, WriteReport, WritersStatistics
 from llmcache_fast.tiers.base import StoredRecord, Tier, clock_micros
 
@@ -106,17 +106,21 @@ class Writers:
         tasks.start_soon(ledger.refill_forever, journal, frozenset((*self._names, *closed)))
 
     async def aclose(
-        self, timeout: float | None = 10.0, *, closed: Container[str] = ()
+        self,
+        timeout: float | None = 10.0,
+        *,
+        closed: Container[str] = (),
+        hopeless: Mapping[str, Hopeless] | None = None,
     ) -> dict[str, WriteReport]:
         """Drain within `timeout` seconds, whatever is cancelled meanwhile; by tier what happened. `closed`
-        names those of no use to wait for.
+        names those of no use to wait for, `hopeless` has by name what says so later.
 
         `remaining` of a report stays in the journal, if there is one, for the next start.
         """
         reports: dict[str, WriteReport] = {}
 
         async def close(name: str, buffer: WriteBehind) -> None:
-            reports[name] = await buffer.aclose(0 if name in closed else timeout)
+            reports[name] = await buffer.aclose(0 if name in closed else timeout, (hopeless or {}).get(name))
 
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:

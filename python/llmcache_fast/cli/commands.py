@@ -33,7 +33,13 @@ Profile = Annotated[
     typer.Option(help="Rules for the request: generic, openai.chat, openai.responses, anthropic.messages."),
 ]
 Namespace = Annotated[str, typer.Option(help="The cache's namespace.")]
-Tier = Annotated[str, typer.Option(envvar="LLMCACHE_TIERS", help="Disk tier: a folder or disk:///path.")]
+Tier = Annotated[
+    str,
+    typer.Option(
+        envvar="LLMCACHE_TIERS",
+        help="The cache's tiers in its order: addresses parted by commas, or the folder of a disk tier.",
+    ),
+]
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -211,13 +217,14 @@ def demo_upstream(
 @app.command()
 def stats(
     target: Annotated[
-        str, typer.Argument(help="Folder or disk:///path of a disk tier, or a demo upstream's URL.")
+        str, typer.Argument(help="A tier's address, a disk tier's folder, or a demo upstream's URL.")
     ],
     json: Json = False,
 ) -> int:
-    """Show the counters of a disk tier or of a running demo upstream.
+    """Show the counters of a tier, or of a running demo upstream. A server walks over all it has for them.
 
-    `max_bytes` is not in the folder: it is shown for an address, or when LLMCACHE_TIERS names the folder.
+    A disk tier's `max_bytes` is not in its folder: it is shown for an address, or when LLMCACHE_TIERS names
+    the folder.
     """
     from llmcache_fast.cli.inspection import statistics
 
@@ -230,7 +237,8 @@ def stats(
             for name, value in found.items()
             if value is not None
         ]
-        console().print(table(target, ["what", "value "], rows))
+        # An address may hold a password.
+        console().print(table(target.rpartition("@")[2].partition("?")[0], ["what", "value "], rows))
     return Exit.OK
 
 
@@ -265,22 +273,27 @@ def get(
     value: Annotated[bool, typer.Option("--value", help="Print the stored answer too.")] = False,
     json: Json = False,
 ) -> int:
-    """Show the facts of a stored entry, and its text only with --value. A miss exits with 1."""
+    """Show the facts of a stored entry, and its text only with --value. A miss exits with 1.
+
+    Sealed records are opened with the keys that LLMCACHE_KEYS_FILE and the like give, as in a program.
+    """
     from llmcache_fast.cli import inspection
+    from llmcache_fast.cli.tiers import tiers_at
     from llmcache_fast.tiers.base import clock_micros
 
     if not tier:
-        stop(Exit.USAGE, "which tier? give --tier FOLDER or --tier disk:///path, or set LLMCACHE_TIERS")
+        stop(Exit.USAGE, "which tier? give --tier with an address or a folder, or set LLMCACHE_TIERS")
     key = inspection.key_of(target, profile=profile, namespace=namespace)
-    found = inspection.entry_in(inspection.disk_tier(tier), namespace, key)
+    tiers = tiers_at(tier)
+    found = inspection.entry_in(tiers, namespace, key)
     if found is None:
         if json:
             write_json({"fingerprint": key.hex(), "namespace": namespace, "state": "miss"})
         else:
-            console().print(f"miss: {key.hex()} is not in {tier}")
+            console().print(f"miss: {key.hex()} is not in {', '.join(each.name for each in tiers)}")
         return Exit.FOUND
-    entry, valid = found
-    facts = inspection.facts_of(entry, valid=valid, now=clock_micros())
+    entry, where, valid = found
+    facts = inspection.facts_of(entry, tier=where, valid=valid, now=clock_micros())
     if value:
         facts["value"] = inspection.value_of(entry)
     if json:

@@ -137,13 +137,12 @@ def _server(scheme: str, url: str) -> Check:
     from llmcache_fast._addresses import tiers_of
     from llmcache_fast._core import Clock
     from llmcache_fast._errors import ConfigurationError, TierError
+    from llmcache_fast.cli.tiers import looking
 
     name = scheme.partition("+")[0]
-    if name in ("postgresql", "postgres"):
-        url += ("&" if urlsplit(url).query else "?") + "migrate=0"
 
     async def ask() -> None:
-        (tier,) = tiers_of([url], Clock())
+        (tier,) = tiers_of([looking(url)], Clock())
         await tier.open()
         try:
             await tier.get_many([bytes(32)])

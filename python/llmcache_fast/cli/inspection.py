@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
 import msgspec
 
 from llmcache_fast import LLMCache, fingerprint
-from llmcache_fast._entry import NEVER, Entry, from_envelope
-from llmcache_fast._errors import ConfigurationError, LLMCacheError, TierError
+from llmcache_fast._entry import NEVER, Entry
+from llmcache_fast._errors import LLMCacheError
+from llmcache_fast._wire import Wire
 from llmcache_fast.cli.doctor import address_of
 from llmcache_fast.cli.output import Exit, stop
-from llmcache_fast.tiers.base import Asked
+from llmcache_fast.cli.tiers import is_address, tiers_at, with_tiers
+from llmcache_fast.cli.tiers import wire as configured_wire
+from llmcache_fast.tiers.base import Asked, Tier
 from llmcache_fast.tiers.disk import DiskTier
-
-T = TypeVar("T")
 
 
 def read_request(source: str) -> Any:
@@ -62,64 +62,53 @@ def key_of(target: str, *, profile: str, namespace: str) -> bytes:
         stop(Exit.USAGE, str(problem))
 
 
-def disk_tier(target: str) -> DiskTier:
-    """The disk tier in a folder or at a `disk:///` address; ends the command when there is none.
+def entry_in(tiers: list[Tier], namespace: str, key: bytes) -> tuple[Entry, str, bool] | None:
+    """The entry of a fingerprint, the tier it is in, and whether it is valid; None when no tier has one.
 
-    A command that looks must not make a tier, so the folder has to be there already.
+    The tiers are those of a cache, in its order: the first that has the entry counts, and the last that can
+    keeps the markers.
     """
-    # LLMCACHE_TIERS may name several tiers.
-    words = [word.strip() for word in target.split(",")]
-    target = next((word for word in words if word.startswith("disk:")), target)
-    if "://" in target and not target.startswith("disk:"):
-        # The address is not shown: it may hold a password.
-        stop(Exit.USAGE, "this command looks into a disk tier: give its folder or disk:///absolute/path")
-    try:
-        tier = DiskTier.from_url(target) if target.startswith("disk:") else DiskTier(Path(target).absolute())
-    except ConfigurationError as problem:
-        stop(Exit.USAGE, str(problem))
-    if not (tier.path / "cache.sqlite3").exists():
-        stop(Exit.FOUND, f"{tier.path}: there is no disk tier here")
-    return tier
+    wire = configured_wire()
+
+    async def look(opened: list[Tier]) -> tuple[Entry, str, bool] | None:
+        for tier in opened:
+            (envelope,) = await tier.get_many([wire.tier_key(key)])
+            if envelope is None:
+                continue
+            entry, reason = wire.entry(envelope, namespace, key)
+            if entry is None:
+                stop(
+                    Exit.FOUND,
+                    f"{tier.name}: the record of {key.hex()} was refused: {_REFUSED.get(reason, reason)}",
+                )
+            return entry, tier.name, await _is_valid(opened, wire, entry)
+        return None
+
+    return with_tiers(tiers, look)
 
 
-def with_tier(tier: DiskTier, work: Callable[[DiskTier], Coroutine[Any, Any, T]]) -> T:
-    """Run something on an open tier."""
-
-    async def main() -> T:
-        await tier.open()
-        try:
-            return await work(tier)
-        finally:
-            await tier.aclose()
-
-    try:
-        return anyio.run(main)
-    except TierError as problem:
-        stop(Exit.ENVIRONMENT, str(problem))
+_REFUSED = {
+    "no_key": "it is sealed; give the keys by LLMCACHE_KEYS_FILE",
+    "unknown_key": "it is sealed with a key that is not in LLMCACHE_KEYS or LLMCACHE_KEYS_FILE",
+    "unsealed": "it is not sealed; LLMCACHE_ACCEPT_PLAIN=1 takes it all the same",
+}
 
 
-def entry_in(tier: DiskTier, namespace: str, key: bytes) -> tuple[Entry, bool] | None:
-    """The entry of a fingerprint, and whether it is valid; None when there is none."""
-
-    async def look(opened: DiskTier) -> tuple[Entry, bool] | None:
-        (envelope,) = await opened.get_many([key])
-        if envelope is None:
-            return None
-        entry, reason = from_envelope(envelope, namespace, key)
-        if entry is None:
-            stop(Exit.FOUND, f"the record of {key.hex()} was refused: {reason}")
-        facts = entry.facts
-        space, *targets = LLMCache._entry_targets(
-            namespace, key, list(facts.tags), facts.label, list(facts.depends_on)
-        )
-        (changes,) = await opened.changes([Asked(space, entry.epoch, entry.snap)])
-        raised = {target for target, _ in changes.markers}
-        return entry, changes.epoch == entry.epoch and raised.isdisjoint((space, *targets))
-
-    return with_tier(tier, look)
+async def _is_valid(tiers: list[Tier], wire: Wire, entry: Entry) -> bool:
+    authority: Any = next((tier for tier in reversed(tiers) if hasattr(tier, "raise_markers")), None)
+    if authority is None:
+        return True
+    facts = entry.facts
+    targets = LLMCache._entry_targets(
+        entry.namespace, entry.key, list(facts.tags), facts.label, list(facts.depends_on)
+    )
+    space, *_ = names = wire.tier_targets(targets)
+    (changes,) = await authority.changes([Asked(space, entry.epoch, entry.snap)])
+    raised = {target for target, _ in changes.markers}
+    return bool(changes.epoch == entry.epoch and raised.isdisjoint(names))
 
 
-def facts_of(entry: Entry, *, valid: bool, now: int) -> dict[str, Any]:
+def facts_of(entry: Entry, *, tier: str, valid: bool, now: int) -> dict[str, Any]:
     """What is known about an entry, without its text."""
     state = "fresh" if now < entry.fresh_until else "stale" if now < entry.stale_until else "expired"
     if not valid:
@@ -130,6 +119,7 @@ def facts_of(entry: Entry, *, valid: bool, now: int) -> dict[str, Any]:
         "content": entry.content,
         "bytes": len(entry.payload),
         "state": state,
+        "tier": tier,
         "created": _time(entry.created),
         "fresh_until": _time(entry.fresh_until),
         "stale_until": _time(entry.stale_until),
@@ -163,11 +153,9 @@ def value_of(entry: Entry) -> Any:
 
 
 def statistics(target: str) -> dict[str, Any]:
-    """The counters of a disk tier, or of a running demo upstream at an http address."""
+    """The counters of a tier, or of a running demo upstream at an http address."""
     if not target.startswith(("http://", "https://")):
-        address = target if target.startswith("disk:") else address_of(target)
-        counters: dict[str, Any] = dict(with_tier(disk_tier(address or target), lambda tier: tier.stats()))
-        return counters if address else counters | {"max_bytes": None}
+        return _tier_statistics(target)
     try:
         with urllib.request.urlopen(target.rstrip("/") + "/stats", timeout=5) as reply:  # noqa: S310
             found: dict[str, Any] = msgspec.json.decode(reply.read())
@@ -175,6 +163,25 @@ def statistics(target: str) -> dict[str, Any]:
         reason = getattr(problem, "reason", problem)
         stop(Exit.ENVIRONMENT, f"{target}: no demo upstream answers ({reason})")
     return found
+
+
+def _tier_statistics(target: str) -> dict[str, Any]:
+    # Only an address says how large a disk tier may grow, so that of the folder is looked for.
+    address = target if is_address(target) else address_of(target)
+    tiers = tiers_at(address or target)
+    if len(tiers) != 1:
+        stop(Exit.USAGE, "which tier? give the address of one")
+
+    async def count(opened: list[Tier]) -> dict[str, Any]:
+        tier: Any = opened[0]
+        if isinstance(tier, DiskTier):
+            return dict(await tier.stats())
+        # Beside its driver: only a command that has opened such a tier needs it.
+        census = importlib.import_module(f"llmcache_fast.tiers.{tier.name}.census").census
+        return dict(await census(tier))
+
+    counters = with_tiers(tiers, count)
+    return counters if address else counters | {"max_bytes": None}
 
 
 def _time(micros: int) -> str | None:

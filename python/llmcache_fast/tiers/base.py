@@ -257,14 +257,6 @@ class LeasingTier(Tier, Protocol):
         ...
 
 
-class Connected(Protocol):
-    """A tier with connections that may hand one caller another caller's reply."""
-
-    def suspect(self) -> None:
-        """A record was not what was asked for: use no connection of now again. Returns at once (I9)."""
-        ...
-
-
 class FoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a stored record. Times are microseconds since 1970, `cost` micro-USD, `size` bytes."""
 

@@ -23,7 +23,7 @@ import anyio
 
 from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
 from llmcache_fast._stats import GuardStats
-from llmcache_fast.tiers.base import PutReport, StoredRecord, Tier
+from llmcache_fast.tiers.base import PutReport, Raised, StoredRecord, Tier
 from llmcache_fast.tiers.breaker import Breaker, BreakerOptions, Outcome
 from llmcache_fast.tiers.budget import within
 from llmcache_fast.tiers.detached import Detached
@@ -132,7 +132,6 @@ class GuardedTier:
         self._opening: _Call | None = None
         read, write = self.read_budget, self.write_budget
         optional: tuple[tuple[str, Direction, float], ...] = (
-            ("raise_markers", "markers", write),
             ("changes", "markers", write),
             ("tell", "markers", read),
             ("lease_many", "write", read),
@@ -147,12 +146,15 @@ class GuardedTier:
         if hasattr(inner, "get_or_lease_many"):
             look = partial(self._as_many, inner.get_or_lease_many)
             self.get_or_lease_many = partial(self.call, "read", "get_or_lease_many", look, budget=read)
+        if hasattr(inner, "raise_markers"):
+            self.raise_markers = self._raise_markers
         if hasattr(inner, "lease_released"):
             self.lease_released = partial(self._await, "lease_released", inner.lease_released)
         if hasattr(inner, "follow"):
             self.follow = partial(self._await, "follow", inner.follow)
         self.suspect: Callable[[], None] = getattr(inner, "suspect", lambda: None)
-        """Tell the tier that a reply was not what was asked for."""
+        """Tell the tier that a reply was not what was asked for. A tier with connections has this method: it
+        uses none of now again, and returns at once (I9)."""
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -267,6 +269,18 @@ class GuardedTier:
             lane.breaker.ended(permit, outcome, self.now())
             if lane.breaker.state != "closed":
                 self._alarm.set()
+
+    async def _raise_markers(
+        self,
+        namespace: int,
+        targets: Sequence[int],
+        rules: Sequence[bytes] = (),
+        *,
+        forget: Sequence[bytes] = (),
+    ) -> Raised:
+        inner: Any = self.inner
+        work = partial(inner.raise_markers, namespace, targets, rules, forget=forget)
+        return await self.call("markers", "raise_markers", work, budget=self.write_budget)
 
     async def _await(self, operation: str, work: Callable[..., Awaitable[None]], argument: Any) -> None:
         """Waits as long as its caller does, and is no call that a breaker could judge."""

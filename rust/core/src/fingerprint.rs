@@ -17,6 +17,11 @@ const DIGEST: usize = 32;
 /// Lanes of the widest instruction set BLAKE3 knows.
 const LANES: usize = 16;
 
+/// Bytes that BLAKE3's vector code reads, and does not use, beyond a node: up to 48 with AVX-512, 16 with AVX2 (it
+/// loads a register of the first of two or four inputs, and then overwrites what is not of that input). In BLAKE3
+/// the next chunk follows; here a node may be the last thing in its allocation, so its owner leaves that much room.
+const BEYOND: usize = 48;
+
 // The constants of plain BLAKE3 (section 2 of the paper); `tests/fingerprint.rs` compares with `blake3::hash`.
 const IV: [u32; 8] = [
     0x6A09_E667,
@@ -56,13 +61,25 @@ fn hash_lanes(platform: Platform, nodes: &[&[u8; NODE]], digests: &mut [u8]) {
     );
 }
 
-static ZERO: [u8; NODE] = [0; NODE];
+static ZEROS: [u8; NODE + BEYOND] = [0; NODE + BEYOND];
+static ZERO: &[u8; NODE] = match ZEROS.first_chunk() {
+    Some(node) => node,
+    None => unreachable!(),
+};
+
+/// Splits off the nodes that may be lent to the lanes: `BEYOND` bytes follow them. The rest is to be copied.
+#[inline]
+fn lendable(input: &[u8]) -> (&[[u8; NODE]], &[u8]) {
+    let count = input.len().saturating_sub(BEYOND) / NODE;
+    let (lent, rest) = input.split_at(count * NODE);
+    (lent.as_chunks().0, rest)
+}
 
 impl<'a> Lanes<'a> {
     fn new(platform: Platform, capacity: usize) -> Self {
         Self {
             platform,
-            full: [&ZERO; LANES],
+            full: [ZERO; LANES],
             used: 0,
             out: Vec::with_capacity(capacity),
         }
@@ -104,14 +121,17 @@ const fn nodes(len: usize) -> usize {
 
 /// One level of the tree for several inputs at once: their digests, input after input.
 fn reduce_all(inputs: &[&[u8]]) -> Vec<u8> {
-    // The last node of an input is short in general: those are copied and filled up first, so that
-    // all nodes can be lent to the lanes in order.
-    let mut tails: Vec<[u8; NODE]> = Vec::with_capacity(inputs.len());
+    // The last nodes of an input are copied and filled up first, so that all nodes can be lent to the lanes in order.
+    let copied = |input: &[u8]| nodes(input.len()) - lendable(input).0.len();
+    let count: usize = inputs.iter().map(|input| copied(input)).sum();
+    // One more than there are: what follows the last one, see `BEYOND`.
+    let mut tails: Vec<[u8; NODE]> = Vec::with_capacity(count + 1);
     for input in inputs {
-        let rest = input.len() % NODE;
-        if rest != 0 || input.is_empty() {
-            let mut tail = ZERO;
-            tail[..rest].copy_from_slice(&input[input.len() - rest..]);
+        let (_, rest) = lendable(input);
+        for at in 0..copied(input) {
+            let piece = &rest[at * NODE..rest.len().min((at + 1) * NODE)];
+            let mut tail = *ZERO;
+            tail[..piece.len()].copy_from_slice(piece);
             tails.push(tail);
         }
     }
@@ -119,13 +139,10 @@ fn reduce_all(inputs: &[&[u8]]) -> Vec<u8> {
     let mut lanes = Lanes::new(Platform::detect(), total * DIGEST);
     let mut tails = tails.iter();
     for input in inputs {
-        let (whole, rest) = input.as_chunks::<NODE>();
-        for node in whole {
+        for node in lendable(input).0 {
             lanes.push(node);
         }
-        if (!rest.is_empty() || input.is_empty())
-            && let Some(tail) = tails.next()
-        {
+        for tail in tails.by_ref().take(copied(input)) {
             lanes.push(tail);
         }
     }
@@ -179,14 +196,11 @@ pub fn of_document(document: &[u8]) -> Fingerprint {
     }
     if document.len() <= LANES / 2 * NODE {
         // A chat request of a few kilobytes: one pass over the lanes, nothing allocated.
-        let mut tail = ZERO;
-        let (whole, rest) = document.as_chunks::<NODE>();
+        let mut tail = [0; 2 * NODE + BEYOND];
+        let (lent, rest) = lendable(document);
         tail[..rest.len()].copy_from_slice(rest);
-        let mut nodes = [&ZERO; LANES / 2];
-        for (lane, node) in nodes
-            .iter_mut()
-            .zip(whole.iter().chain(std::iter::once(&tail)))
-        {
+        let mut nodes = [ZERO; LANES / 2];
+        for (lane, node) in nodes.iter_mut().zip(lent.iter().chain(tail.as_chunks().0)) {
             *lane = node;
         }
         let count = document.len().div_ceil(NODE);

@@ -7,16 +7,17 @@ use proptest::prelude::*;
 
 const SPACE: u64 = 7;
 const EPOCH: u64 = 11;
+const NONE: &[&str] = &[];
 
 #[test]
 fn a_value_computed_before_an_invalidation_is_invalid_and_one_computed_after_is_not() {
     let markers = Markers::new(EPOCH);
     let before = markers.stamp(SPACE);
-    assert!(markers.valid(SPACE, before, &[1, 2]));
-    let seq = markers.raise_here(SPACE, &[2], 1000);
+    assert!(markers.valid(SPACE, before, &[1, 2], None));
+    let seq = markers.raise_here(SPACE, &[2], NONE, 1000);
     assert_eq!(seq, 1000);
-    assert!(!markers.valid(SPACE, before, &[1, 2]));
-    assert!(markers.valid(SPACE, before, &[1]), "another target");
+    assert!(!markers.valid(SPACE, before, &[1, 2], None));
+    assert!(markers.valid(SPACE, before, &[1], None), "another target");
     let after = markers.stamp(SPACE);
     assert_eq!(
         after,
@@ -25,15 +26,18 @@ fn a_value_computed_before_an_invalidation_is_invalid_and_one_computed_after_is_
             snap: 1000
         }
     );
-    assert!(markers.valid(SPACE, after, &[1, 2]));
-    assert!(markers.valid(SPACE + 1, before, &[2]), "another namespace");
+    assert!(markers.valid(SPACE, after, &[1, 2], None));
+    assert!(
+        markers.valid(SPACE + 1, before, &[2], None),
+        "another namespace"
+    );
 }
 
 #[test]
 fn the_clock_grows_though_the_time_goes_back() {
     let markers = Markers::new(EPOCH);
     let seqs: Vec<u64> = [50, 50, 10, -5, 51]
-        .map(|now| markers.raise_here(SPACE, &[1], now))
+        .map(|now| markers.raise_here(SPACE, &[1], NONE, now))
         .into();
     assert_eq!(seqs, [50, 51, 52, 53, 54]);
 }
@@ -41,15 +45,16 @@ fn the_clock_grows_though_the_time_goes_back() {
 #[test]
 fn a_marker_is_never_lowered() {
     let markers = Markers::new(EPOCH);
-    markers.raise(SPACE, &[1], 100);
-    markers.raise(SPACE, &[1], 90);
+    markers.raise(SPACE, &[1], NONE, 100);
+    markers.raise(SPACE, &[1], NONE, 90);
     assert!(!markers.valid(
         SPACE,
         Stamp {
             epoch: EPOCH,
             snap: 99
         },
-        &[1]
+        &[1],
+        None
     ));
     assert_eq!(markers.stamp(SPACE).snap, 100);
 }
@@ -57,7 +62,7 @@ fn a_marker_is_never_lowered() {
 #[test]
 fn a_new_epoch_makes_everything_older_invalid() {
     let markers = Markers::new(EPOCH);
-    markers.raise(SPACE, &[1], 100);
+    markers.raise(SPACE, &[1], NONE, 100);
     let old = markers.stamp(SPACE);
     markers.adopt(
         SPACE,
@@ -66,7 +71,7 @@ fn a_new_epoch_makes_everything_older_invalid() {
             snap: 5,
         },
     );
-    assert!(!markers.valid(SPACE, old, &[9]));
+    assert!(!markers.valid(SPACE, old, &[9], None));
     assert_eq!(
         markers.stamp(SPACE),
         Stamp {
@@ -74,7 +79,7 @@ fn a_new_epoch_makes_everything_older_invalid() {
             snap: 5
         }
     );
-    assert!(markers.valid(SPACE, markers.stamp(SPACE), &[1]));
+    assert!(markers.valid(SPACE, markers.stamp(SPACE), &[1], None));
     assert!(markers.is_empty());
     // The same epoch moves the clock forward only.
     markers.adopt(
@@ -96,14 +101,14 @@ fn every_change_makes_a_new_generation() {
         assert!(now > last);
         last = now;
     };
-    markers.raise(SPACE, &[1], 5);
+    markers.raise(SPACE, &[1], NONE, 5);
     grown();
-    markers.raise_here(SPACE, &[1], 6);
+    markers.raise_here(SPACE, &[1], NONE, 6);
     grown();
     markers.adopt(SPACE, Stamp { epoch: 1, snap: 1 });
     grown();
     let before = markers.generation();
-    markers.valid(SPACE, Stamp::default(), &[1]);
+    markers.valid(SPACE, Stamp::default(), &[1], None);
     markers.stamp(SPACE);
     assert_eq!(markers.generation(), before, "reading changes nothing");
 }
@@ -113,7 +118,7 @@ fn markers_are_bounded_and_what_was_forgotten_stays_forbidden() {
     let markers = Markers::new(EPOCH);
     let count = 3 * MAX_MARKERS as u64;
     for number in 1..=count {
-        markers.raise(SPACE, &[number], number);
+        markers.raise(SPACE, &[number], NONE, number);
         assert!(markers.len() <= MAX_MARKERS);
     }
     for number in (1..=count).step_by(97) {
@@ -124,13 +129,14 @@ fn markers_are_bounded_and_what_was_forgotten_stays_forbidden() {
                     epoch: EPOCH,
                     snap: number - 1
                 },
-                &[number]
+                &[number],
+                None
             ),
             "{number}"
         );
     }
     assert!(
-        markers.valid(SPACE, markers.stamp(SPACE), &[1, count]),
+        markers.valid(SPACE, markers.stamp(SPACE), &[1, count], None),
         "what starts now is valid"
     );
 }
@@ -222,13 +228,13 @@ proptest! {
         for step in steps {
             match step {
                 Step::RaiseHere(targets, now) => {
-                    let seq = markers.raise_here(SPACE, &targets, now);
+                    let seq = markers.raise_here(SPACE, &targets, NONE, now);
                     prop_assert!(seq > oracle.seq);
                     oracle.seq = seq;
                     oracle.raised.extend(targets.into_iter().map(|target| (target, seq)));
                 }
                 Step::Raise(targets, seq) => {
-                    markers.raise(SPACE, &targets, seq);
+                    markers.raise(SPACE, &targets, NONE, seq);
                     oracle.seq = oracle.seq.max(seq);
                     for target in targets {
                         let marker = oracle.raised.entry(target).or_default();
@@ -246,7 +252,7 @@ proptest! {
                 Step::Ask(epoch, snap, targets) => {
                     let allowed = epoch == oracle.epoch
                         && targets.iter().all(|target| oracle.raised.get(target).is_none_or(|&seq| seq <= snap));
-                    prop_assert_eq!(markers.valid(SPACE, Stamp { epoch, snap }, &targets), allowed);
+                    prop_assert_eq!(markers.valid(SPACE, Stamp { epoch, snap }, &targets, None), allowed);
                 }
             }
             prop_assert_eq!(markers.stamp(SPACE), Stamp { epoch: oracle.epoch, snap: oracle.seq });
@@ -268,14 +274,14 @@ proptest! {
         for number in 0..count as u64 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let seq = 1 + (state >> 44);
-            markers.raise(SPACE, &[number], seq);
+            markers.raise(SPACE, &[number], NONE, seq);
             raised.push((number, seq));
         }
         for (index, less) in probes {
             let (target, seq) = raised[index.index(raised.len())];
             let snap = seq.saturating_sub(less);
             let stamp = Stamp { epoch: EPOCH, snap };
-            prop_assert!(!markers.valid(SPACE, stamp, &[target]));
+            prop_assert!(!markers.valid(SPACE, stamp, &[target], None));
         }
     }
 }

@@ -27,18 +27,6 @@ impl Blinding {
         Ok(PyBytes::new(py, &self.0.tier_key(&fingerprint)))
     }
 
-    /// `tier_key` of each.
-    fn tier_keys<'py>(
-        &self,
-        py: Python<'py>,
-        fingerprints: Vec<Bound<'py, PyBytes>>,
-    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
-        fingerprints
-            .iter()
-            .map(|fingerprint| self.tier_key(py, fingerprint.as_bytes()))
-            .collect()
-    }
-
     /// What authorities call an invalidation target or a namespace.
     fn tier_target(&self, target: u64) -> u64 {
         self.0.tier_target(target)

@@ -8,11 +8,20 @@ use pyo3::prelude::*;
 /// No time set: read the system's clock.
 const SYSTEM: i64 = i64::MIN;
 
+/// Microseconds that the kernel's coarse clocks are late at most: one tick, at 100 Hz.
+const TICK: i64 = 10_000;
+
 /// Time in microseconds since 1970. Shared by an engine and whoever passed it in.
 #[pyclass(frozen, subclass, module = "llmcache_fast._core")]
 #[derive(Clone)]
 pub(crate) struct Clock {
-    time: Arc<AtomicI64>,
+    times: Arc<Times>,
+}
+
+/// Both by hand, or both the system's.
+struct Times {
+    wall: AtomicI64,
+    monotonic: AtomicI64,
 }
 
 #[pymethods]
@@ -22,22 +31,43 @@ impl Clock {
     #[pyo3(signature = (*_arguments))]
     fn new(_arguments: &Bound<'_, PyAny>) -> Self {
         Self {
-            time: Arc::new(AtomicI64::new(SYSTEM)),
+            times: Arc::new(Times {
+                wall: AtomicI64::new(SYSTEM),
+                monotonic: AtomicI64::new(0),
+            }),
         }
     }
 
     /// Microseconds since 1970, exactly.
     #[pyo3(name = "__call__")]
     pub(crate) fn now(&self) -> i64 {
-        match self.time.load(Ordering::Relaxed) {
+        match self.times.wall.load(Ordering::Relaxed) {
             SYSTEM => system(),
             time => time,
         }
     }
 
-    /// From now on the time is what is set.
+    /// Microseconds of a clock that never goes back: the system's, or how far `advance` has moved it.
+    pub(crate) fn monotonic(&self) -> i64 {
+        match self.times.wall.load(Ordering::Relaxed) {
+            SYSTEM => monotonic(),
+            _ => self.times.monotonic.load(Ordering::Relaxed),
+        }
+    }
+
+    /// From now on the time is what is set, and the monotonic clock stands where it is.
     fn set(&self, time: i64) {
-        self.time.store(time, Ordering::Relaxed);
+        let by_hand = self.monotonic();
+        self.times.monotonic.store(by_hand, Ordering::Relaxed);
+        self.times.wall.store(time, Ordering::Relaxed);
+    }
+
+    /// Moves a clock that was set; the monotonic one only forward.
+    fn _pass(&self, micros: i64) {
+        self.times.wall.fetch_add(micros, Ordering::Relaxed);
+        self.times
+            .monotonic
+            .fetch_add(micros.max(0), Ordering::Relaxed);
     }
 }
 
@@ -45,9 +75,18 @@ impl Clock {
     /// Microseconds since 1970, up to one tick of the kernel (1 to 10 ms) late: a quarter of the price.
     #[inline]
     pub(crate) fn coarse(&self) -> i64 {
-        match self.time.load(Ordering::Relaxed) {
-            SYSTEM => coarse(),
+        match self.times.wall.load(Ordering::Relaxed) {
+            SYSTEM => read(coarse::WALL),
             time => time,
+        }
+    }
+
+    /// Whether `until` of the monotonic clock may have passed: of the system's, a tick early rather than late.
+    #[inline]
+    pub(crate) fn may_be_past(&self, until: i64) -> bool {
+        match self.times.wall.load(Ordering::Relaxed) {
+            SYSTEM => read(coarse::MONOTONIC) > until.saturating_sub(TICK),
+            _ => self.times.monotonic.load(Ordering::Relaxed) > until,
         }
     }
 }
@@ -60,19 +99,30 @@ fn system() -> i64 {
         })
 }
 
+/// The one by which Python's `time.monotonic` and the event loops go.
+fn monotonic() -> i64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
 #[cfg(target_os = "linux")]
+mod coarse {
+    pub(super) const WALL: libc::clockid_t = libc::CLOCK_REALTIME_COARSE;
+    pub(super) const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
+}
+
+#[cfg(not(target_os = "linux"))]
+mod coarse {
+    pub(super) const WALL: libc::clockid_t = libc::CLOCK_REALTIME;
+    pub(super) const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
+}
+
 #[inline]
-fn coarse() -> i64 {
+fn read(clock: libc::clockid_t) -> i64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: writes the timespec it is given; this clock is always there on Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
+    // SAFETY: writes the timespec it is given; these clocks are always there.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
-}
-
-#[cfg(not(target_os = "linux"))]
-fn coarse() -> i64 {
-    system()
 }

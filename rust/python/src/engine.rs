@@ -4,7 +4,7 @@
 //! entry, a value to decode, a closed cache) calls the method of the subclass named for it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use llmcache_core::fingerprint::Fingerprint;
@@ -40,6 +40,10 @@ pub(crate) struct Core {
     prefixes: RwLock<HashMap<String, Vec<Option<Arc<Prefix>>>>>,
     /// Whether a miss in memory is a miss.
     pub(crate) alone: bool,
+    /// Whether a hit needs markers that are vouched for.
+    strict: bool,
+    /// Until when of the monotonic clock all markers are known that others have raised.
+    pub(crate) vouched: AtomicI64,
 }
 
 /// The hot half of a cache.
@@ -125,10 +129,13 @@ impl Core {
             snap: entry.snap(),
         };
         // Without facts: of the cache's own namespace, and nothing named.
-        let (namespace, targets) = entry.facts().map_or((self.home, &[][..]), |facts| {
-            (facts.namespace, &facts.targets)
-        });
-        self.markers.valid_entry(namespace, stamp, key, targets)
+        let (namespace, targets, label) =
+            entry.facts().map_or((self.home, &[][..], None), |facts| {
+                (facts.namespace, &facts.targets, facts.label())
+            });
+        let since = entry.checked();
+        self.markers
+            .valid_entry(namespace, stamp, key, targets, label, since)
     }
 
     /// The number of a namespace; that of the cache's own is known.
@@ -142,6 +149,9 @@ impl Core {
 
     #[inline]
     pub(crate) fn look(&self, key: &Fingerprint) -> Lookup<Stored> {
+        if self.strict && self.clock.may_be_past(self.vouched.load(Ordering::Relaxed)) {
+            return Lookup::Miss;
+        }
         let generation = self.markers.generation();
         self.l1.get(key, self.clock.coarse(), generation, |entry| {
             self.valid(key, entry)
@@ -208,7 +218,7 @@ impl Engine {
         }
     }
 
-    #[pyo3(signature = (*, memory, namespace, profile, normalize, clock, epoch, alone))]
+    #[pyo3(signature = (*, memory, namespace, profile, normalize, clock, epoch, alone, strict=false))]
     #[expect(clippy::too_many_arguments, reason = "keywords of one call, made once")]
     fn _configure(
         &self,
@@ -219,6 +229,7 @@ impl Engine {
         clock: &Bound<'_, Clock>,
         epoch: u64,
         alone: bool,
+        strict: bool,
     ) -> PyResult<()> {
         let core = Core {
             l1: L1::new(l1::Config::new(memory)),
@@ -232,6 +243,8 @@ impl Engine {
             prefixes: RwLock::default(),
             namespace,
             alone,
+            strict,
+            vouched: AtomicI64::new(i64::MIN),
         };
         self.core
             .set(core)

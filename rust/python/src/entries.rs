@@ -52,28 +52,30 @@ impl Engine {
     ) -> PyResult<Borrowed<'py, 'py, PyString>> {
         let py = value.py();
         let core = self.core()?;
-        let (targets, packed) = match &facts {
-            None => (Vec::new(), &[][..]),
+        let (targets, packed, label) = match &facts {
+            None => (Vec::new(), &[][..], None),
             Some((tags, label, versions, packed)) => (
                 named(namespace, tags, label.as_deref(), versions),
                 packed.as_bytes(),
+                label.as_deref(),
             ),
         };
         // Read before the check: a marker raised after it makes the entry be checked again.
         let checked = core.markers.generation();
         let namespace = core.namespace_id(namespace);
         let stamp = Stamp { epoch, snap };
-        if !core.markers.valid_entry(namespace, stamp, &key, &targets) {
+        if !core
+            .markers
+            .valid_entry(namespace, stamp, &key, &targets, label, 0)
+        {
             return Ok(intern!(py, "invalid").as_borrowed());
         }
         let bare = namespace == core.home && targets.is_empty() && packed.is_empty();
-        let facts = (!bare).then(|| {
-            Box::new(Facts {
-                namespace,
-                targets: targets.into(),
-                packed: packed.into(),
-            })
-        });
+        let facts = if bare {
+            None
+        } else {
+            Some(Box::new(Facts::new(namespace, targets, packed, label)?))
+        };
         let entry = NewEntry {
             key,
             payload_bytes: object_bytes(&value)? as u64,
@@ -184,41 +186,6 @@ impl Engine {
         let mut all = vec![target(namespace, Target::Namespace), key_target(&key)];
         all.extend(named(namespace, &tags, label, &versions));
         all
-    }
-
-    /// `(epoch, snap)` for what starts now in a namespace.
-    fn _stamp(&self, namespace: u64) -> PyResult<(u64, u64)> {
-        let stamp = self.core()?.markers.stamp(namespace);
-        Ok((stamp.epoch, stamp.snap))
-    }
-
-    /// Takes over what the authority says of a namespace's clock.
-    fn _adopt(&self, namespace: u64, epoch: u64, snap: u64) -> PyResult<()> {
-        self.core()?.markers.adopt(namespace, Stamp { epoch, snap });
-        Ok(())
-    }
-
-    /// Raises markers to `seq`, or to the next of this process' own clock; returns the seq.
-    #[pyo3(signature = (namespace, targets, seq=None))]
-    fn _raise(&self, namespace: u64, targets: Vec<u64>, seq: Option<u64>) -> PyResult<u64> {
-        let core = self.core()?;
-        Ok(match seq {
-            Some(seq) => {
-                core.markers.raise(namespace, &targets, seq);
-                seq
-            }
-            None => core
-                .markers
-                .raise_here(namespace, &targets, core.clock.now()),
-        })
-    }
-
-    /// Whether an entry with this stamp and these targets may be served.
-    fn _valid(&self, namespace: u64, epoch: u64, snap: u64, targets: Vec<u64>) -> PyResult<bool> {
-        Ok(self
-            .core()?
-            .markers
-            .valid(namespace, Stamp { epoch, snap }, &targets))
     }
 
     /// Exact counters of each shard.

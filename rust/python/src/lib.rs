@@ -41,6 +41,7 @@ mod sets;
 mod shape;
 mod stack;
 mod stored;
+mod validity;
 mod walk;
 
 /// The 32-byte fingerprint of a request: see `docs/reference/fingerprint.md`.

@@ -88,12 +88,53 @@ pub(crate) struct Facts {
     /// What the entry can be invalidated by beside namespace and key: tags, label prefixes, versions.
     pub(crate) targets: Box<[u64]>,
     /// Tags, label, model, usage: as the envelope carries them, decoded only when asked for.
-    pub(crate) packed: Box<[u8]>,
+    text: Box<[u8]>,
+    packed: u32,
+    /// Where the label's text is in `text`: among the packed facts, so that it costs nothing beside.
+    label_at: u32,
+    label: u32,
 }
 
 impl Facts {
+    pub(crate) fn new(
+        namespace: u64,
+        targets: Vec<u64>,
+        packed: &[u8],
+        label: Option<&str>,
+    ) -> PyResult<Self> {
+        let label = label.unwrap_or_default().as_bytes();
+        let mut text = packed.to_vec();
+        // Any place will do where it reads the same.
+        let at = packed
+            .windows(label.len().max(1))
+            .position(|window| window == label)
+            .unwrap_or_else(|| {
+                text.extend_from_slice(label);
+                packed.len()
+            });
+        Ok(Self {
+            namespace,
+            targets: targets.into(),
+            text: text.into(),
+            packed: packed.len().try_into()?,
+            label_at: at.try_into()?,
+            label: label.len().try_into()?,
+        })
+    }
+
+    pub(crate) fn packed(&self) -> &[u8] {
+        &self.text[..self.packed as usize]
+    }
+
+    /// The text rules are judged by.
+    pub(crate) fn label(&self) -> Option<&str> {
+        let at = self.label_at as usize;
+        let text = &self.text[at..at + self.label as usize];
+        str::from_utf8(text).ok().filter(|label| !label.is_empty())
+    }
+
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.targets.len() * 8 + self.packed.len().next_multiple_of(16)
+        size_of::<Self>() + self.targets.len() * 8 + self.text.len().next_multiple_of(16)
     }
 }
 
@@ -122,7 +163,7 @@ impl View {
             epoch: entry.epoch(),
             snap: entry.snap(),
             hits: entry.hits(),
-            facts: PyBytes::new(py, entry.facts().map_or(&[], |facts| &facts.packed)).unbind(),
+            facts: PyBytes::new(py, entry.facts().map_or(&[], Facts::packed)).unbind(),
         }
     }
 }

@@ -163,8 +163,9 @@ async def test_closing_ends_what_waits_and_what_runs(postgres_url: str, anyio_ba
     running = await blocked(tier)
     waiting = asyncio.ensure_future(pool.call("test", lambda c: c.execute("SELECT 1"), 30))
     await asyncio.sleep(0)
+    connects = pool.statistics().connects
     await tier.aclose()
     for task in (running, waiting):
         with pytest.raises(TierError):
             await task
-    assert pool.statistics().lent == 0
+    assert (pool.statistics().lent, pool.statistics().connects) == (0, connects), "a closed pool connected"

@@ -164,6 +164,9 @@ class Connections:
             if not connection.is_closed():
                 self._lent[connection] = self._generation
                 return connection
+        if self._closed:
+            # A call that closing has cut would otherwise try again, until its deadline.
+            raise closed(operation)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Connection] = loop.create_future()
         self._waiting.append(waiter)

@@ -107,6 +107,7 @@ pub struct NewEntry<V, F> {
 #[derive(Debug)]
 pub struct EntryView<'a, F> {
     pub(super) fresh_until: i64,
+    pub(super) checked: u64,
     pub(super) hits: u32,
     pub(super) fields: Fields<'a, F>,
 }
@@ -151,6 +152,10 @@ impl<F> EntryView<'_, F> {
     /// Snap of the stamp.
     pub fn snap(&self) -> u64 {
         *self.fields.snap
+    }
+    /// Last seq against which validity was checked.
+    pub fn checked(&self) -> u64 {
+        self.checked
     }
     /// Hits so far, the running one not included.
     pub fn hits(&self) -> u32 {

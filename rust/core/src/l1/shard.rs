@@ -88,6 +88,7 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         let hot = self.slots.hot(slot);
         EntryView {
             fresh_until: hot.fresh_until,
+            checked: hot.checked,
             hits: hot.touch.hits(),
             fields: self.slots.cold(slot).fields(),
         }

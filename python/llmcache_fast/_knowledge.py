@@ -1,0 +1,130 @@
+"""What is known here of the invalidation clocks at the authority, and until when that may be relied on.
+
+Decisions only, as pure functions of what was heard and when: nothing is asked or told here (`_markers`), no
+marker is kept here (`markers` in the core). Times are seconds of the event loop's clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from llmcache_fast.tiers.base import Changes, Message, Raised
+
+MAX_FOLLOWED: Final = 1 << 14
+"""Namespaces whose clocks are followed; beyond it the one that was followed first is forgotten."""
+MAX_LEFT: Final = 64
+"""Epochs of a namespace that are known to be over."""
+
+Verdict = Literal["next", "old", "gap"]
+"""Of a message: it comes next; all of it is known; something before it, or in it, is not known."""
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of one namespace's clock."""
+
+    namespace: str
+    space: int
+    """Its number."""
+    tier_space: int
+    """The number by which tiers know it."""
+    epoch: int = 0
+    seq: int = 0
+    """All markers up to it are known here. Not the clock's last value that was heard of: messages overtake
+    each other, and an invalidation made here moves the clock past markers not yet asked for."""
+    as_of: float = -math.inf
+    """When that was so at the authority, or later."""
+    asked: bool = False
+    """Whether the authority was heard at all."""
+    left: list[int] = field(default_factory=list)
+    """Epochs that were given up for another. What comes of them is late, or of a store that went back."""
+    rules: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    """By what authorities know it: pattern and seq of each rule."""
+
+    def hear(self, message: Message) -> Verdict:
+        """Take note of a message; what it is to us."""
+        if message.epoch != self.epoch or not self.asked:
+            return "gap"
+        if message.seq <= self.seq:
+            return "old"
+        if message.prev != self.seq or message.targets is None:
+            return "gap"
+        self.seq = message.seq
+        return "next"
+
+    def raised(self, raised: Raised) -> bool:
+        """Take note of an invalidation that was made here; whether its epoch is the one of now."""
+        if not self.enter(raised.epoch):
+            return False
+        if raised.prev == self.seq and self.asked:
+            self.seq = raised.seq
+        return True
+
+    def learn(self, changes: Changes, sent: float) -> bool:
+        """Take note of all that changed since `epoch` and `seq`, as asked at `sent`. False: it is what an
+        earlier epoch was, and says nothing of now."""
+        if not self.enter(changes.epoch):
+            return False
+        # A message may have come in between that tells of more.
+        self.seq = max(self.seq, changes.seq)
+        self.as_of = max(self.as_of, sent)
+        self.asked = True
+        return True
+
+    def enter(self, epoch: int) -> bool:
+        """Be in an epoch, leaving the one before; not in one that was left."""
+        if epoch == self.epoch:
+            return True
+        if epoch in self.left:
+            return False
+        if self.epoch:
+            self.left = [*self.left[1 - MAX_LEFT :], self.epoch]
+        self.epoch, self.seq, self.as_of, self.asked = epoch, 0, -math.inf, False
+        self.rules.clear()
+        return True
+
+
+class Knowledge:
+    """What is known of every namespace that is in use here."""
+
+    def __init__(self, lease: float) -> None:
+        """`lease`: seconds for which what was known at a moment may be relied on."""
+        self.lease = lease
+        self._known: dict[str, Known] = {}
+        self._by_tier: dict[int, Known] = {}
+
+    def get(self, namespace: str) -> Known | None:
+        """What is known of a namespace, if it is followed."""
+        return self._known.get(namespace)
+
+    def of_message(self, message: Message) -> Known | None:
+        """What is known of the namespace a message is about, if it is followed."""
+        return self._by_tier.get(message.namespace)
+
+    def follow(self, known: Known) -> Known | None:
+        """Follow one more namespace; the one that is not followed any more."""
+        self._known[known.namespace] = known
+        self._by_tier[known.tier_space] = known
+        if len(self._known) <= MAX_FOLLOWED:
+            return None
+        forgotten = self._known.pop(next(iter(self._known)))
+        del self._by_tier[forgotten.tier_space]
+        return forgotten
+
+    def vouched(self, namespace: str, now: float) -> bool:
+        """Whether all that was invalidated until `now - lease` is known here."""
+        known = self._known.get(namespace)
+        return known is not None and now <= known.as_of + self.lease
+
+    def vouched_until(self) -> float:
+        """Until when that is so for every namespace that is followed."""
+        return min((known.as_of for known in self), default=-math.inf) + self.lease
+
+    def __iter__(self) -> Iterator[Known]:
+        return iter(list(self._known.values()))
+
+    def __len__(self) -> int:
+        return len(self._known)
