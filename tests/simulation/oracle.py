@@ -34,7 +34,7 @@ class Computation:
     """A value that was computed, or was given to `set`."""
 
     number: int
-    process: object
+    process: str
     namespace: str
     request: int
     tags: set[str]
@@ -66,7 +66,7 @@ class Computation:
 class Invalidated:
     """One call of `invalidate`, `bump_version` or `delete`."""
 
-    process: object
+    process: str
     namespace: str
     kind: str
     name: Any
@@ -82,7 +82,7 @@ class Invalidated:
     """When the authority had it."""
     lost: bool = False
     """The authority acknowledged it and lost it in a failover."""
-    heard: dict[object, float] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)
     """By process: from when it must know, because it was told."""
 
     def covers(self, computation: Computation) -> bool:
@@ -105,18 +105,22 @@ class Invalidated:
         return self.kind == "namespace" or self.name in computation.depends_on
 
 
+def _host(process: str) -> str:
+    """Of a process, whatever its incarnation."""
+    return process.partition(".")[0]
+
+
 class Oracle:
     """The knowledge of one world."""
 
-    def __init__(self, *, ttl: float, stale: float, lease: float | None) -> None:
-        """`lease` is the bound of I2, in seconds; None: others need not know before they ask."""
-        self._ttl, self._stale, self._lease = ttl, stale, lease
+    def __init__(self, *, ttl: float, stale: float, lease: float, journalled: bool) -> None:
+        """`lease` is the bound of I2, in seconds. `journalled`: what is deferred outlives the process."""
+        self._ttl, self._stale, self._lease, self._journalled = ttl, stale, lease, journalled
         self.step = 0
         self.computations: dict[int, Computation] = {}
         self.invalidated: list[Invalidated] = []
         self.violations: list[Violation] = []
         self.expired: set[tuple[str, int]] = set()
-        self._running: dict[tuple[object, str, int], list[Computation]] = {}
         self.trace: list[str] | None = None
 
     def next(self) -> int:
@@ -137,7 +141,7 @@ class Oracle:
 
     def begin(
         self,
-        process: object,
+        process: str,
         namespace: str,
         request: int,
         now: float,
@@ -167,7 +171,7 @@ class Oracle:
         self.note(f"computed {computation.number}{'' if complete else ' (not to be stored)'}")
 
     def invalidating(
-        self, process: object, namespace: str, kind: str, name: Any, space: int, targets: list[int], now: float
+        self, process: str, namespace: str, kind: str, name: Any, space: int, targets: list[int], now: float
     ) -> Invalidated:
         invalidated = Invalidated(
             process, namespace, kind, name, space, frozenset(targets), self.next(), now
@@ -181,7 +185,7 @@ class Oracle:
         invalidated.deferred = deferred
         self.note(f"{now:.4f} acknowledged {invalidated.kind} {invalidated.name}{' deferred' if deferred else ''}")
 
-    def committed(self, process: object, space: int, targets: frozenset[int], now: float) -> None:
+    def committed(self, process: str, space: int, targets: frozenset[int], now: float) -> None:
         """The authority raised these markers for a process."""
         for each in self.invalidated:
             if (
@@ -193,7 +197,7 @@ class Oracle:
                 each.committed_at = now
                 self.note(f"{now:.4f} committed {each.kind} {each.name}")
 
-    def synced(self, process: object, sent: float, now: float) -> None:
+    def synced(self, process: str, sent: float, now: float) -> None:
         """A process has the answer of the authority to a question it sent then."""
         for each in self.invalidated:
             if each.committed_at is not None and each.committed_at < sent and not each.lost:
@@ -212,20 +216,22 @@ class Oracle:
 
     # -- what must hold -----------------------------------------------------------------------------
 
-    def _knew(self, each: Invalidated, process: object, started: int, now: float) -> str | None:
+    def _knew(self, each: Invalidated, process: str, started: int, now: float) -> str | None:
         """Whether, when a call started, its process had to know; by which promise."""
         if each.process == process and each.acknowledged is not None and each.acknowledged < started:
             return "I1"
         if each.heard.get(process, now) < now:
             return "I1"
-        if self._lease is None or each.committed_at is None or each.lost or each.acknowledged is None:
+        if self._journalled and each.deferred and _host(each.process) == _host(process):
+            return "I1" if (each.acknowledged or NEVER) < started else None
+        if each.committed_at is None or each.lost or each.acknowledged is None:
             return None
         since = each.committed_at if each.deferred else max(each.acknowledged_at, each.committed_at)
         return "I2" if now > since + self._lease + SLACK else None
 
     def returned(
         self,
-        process: object,
+        process: str,
         namespace: str,
         request: int,
         result: CacheResult[Any],
@@ -255,7 +261,7 @@ class Oracle:
         self._check_validity(process, computation, result, started, started_at)
 
     def _check_life(
-        self, process: object, computation: Computation, result: CacheResult[Any], clock: int, text: str
+        self, process: str, computation: Computation, result: CacheResult[Any], clock: int, text: str
     ) -> None:
         if not computation.complete:
             self.violated("I5", f"{text}, which was not to be stored")
@@ -270,7 +276,7 @@ class Oracle:
 
     def _check_validity(
         self,
-        process: object,
+        process: str,
         computation: Computation,
         result: CacheResult[Any],
         started: int,
@@ -291,10 +297,18 @@ class Oracle:
             )
             return
 
-    def flying(self, process: object, namespace: str, request: int, flights: int) -> None:
+    def flying(self, process: str, namespace: str, request: int, flights: int) -> None:
         """A computation begins, and so many of its fingerprint run that are not superseded."""
         if flights > 1:
             self.violated("I4", f"{process} runs {flights} flights of {namespace}/{request}")
+
+    def undelivered(self, living: list[str], *, kept: bool) -> list[Invalidated]:
+        """What was answered `deferred` by processes that live, or whose journal does, and is not delivered."""
+        return [
+            each
+            for each in self.invalidated
+            if each.deferred and each.committed_at is None and (kept or each.process in living)
+        ]
 
     # -- durability -----------------------------------------------------------------------------------
 
@@ -322,5 +336,5 @@ class Oracle:
             self.violated("I8", f"{newest.value} was acknowledged as durable and is gone")
             return
         found = self.computations[number]
-        if str(found.process)[:2] == str(newest.process)[:2] and (found.ended or 0) < newest.step:
+        if _host(found.process) == _host(newest.process) and (found.ended or 0) < newest.step:
             self.violated("I8", f"{newest.value} was acknowledged as durable and is {found.value} again")

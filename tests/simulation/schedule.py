@@ -44,6 +44,8 @@ class World:
     ttl: float
     stale: float
     lease_wait: float
+    lease: float
+    """The cache's `coherence_lease`."""
     durability: Literal["memory", "journal", "sync"]
     strict: bool
     crashes: bool
@@ -63,6 +65,7 @@ def world_of(seed: int) -> World:
         ttl=chance.choice((3600.0, 3600.0, 3600.0, 3.0)),
         stale=chance.choice((0.0, 0.0, 3.0)),
         lease_wait=chance.choice((0.0, 0.0, 1.0)),
+        lease=chance.choice((0.5, 2.0)),
         durability=chance.choice(("journal", "journal", "memory", "sync")) if crashes else "memory",
         strict=chance.random() < 0.3,
         crashes=crashes,
@@ -154,6 +157,8 @@ def _fault(chance: random.Random, after: float, process: int, world: World) -> l
     if kind == "step":
         step = chance.choice((-3600.0, -2.0, -0.5, 0.5, 2.0))
         return [Operation(after, kind, process, (("seconds", step), ("who", chance.randrange(4))))]
+    if kind == "cut" and chance.random() < 0.4:
+        return _isolation(chance, after, process, world)
     if kind == "failover":
         copy = Operation(0.0, "copy", 0)
         between = _invalidation(chance, 0.001, process) if chance.random() < 0.7 else None
@@ -166,3 +171,17 @@ def _fault(chance: random.Random, after: float, process: int, world: World) -> l
         return [begin]
     during = [_invalidation(chance, 0.001, process)] if chance.random() < 0.5 else []
     return [begin, *during, Operation(lasts, "mend", process, options)]
+
+
+def _isolation(chance: random.Random, after: float, process: int, world: World) -> list[Operation]:
+    """Longer than the lease, a process cannot reach the servers while others invalidate; its clock may step."""
+    cut = [Operation(after, "cut", process, (("server", server),)) for server in (0, 1)]
+    operations = [*cut, _invalidation(chance, 0.01, chance.randrange(world.processes))]
+    if chance.random() < 0.5:
+        step = chance.choice((-3600.0, -3.0, 3.0))
+        operations.append(Operation(0.01, "step", process, (("seconds", step), ("who", 1))))
+    operations += [
+        Operation(world.lease * chance.choice((0.5, 1.2)), "look", process, (("request", request),))
+        for request in range(REQUESTS)
+    ]
+    return [*operations, Operation(0.01, "mend", process)]

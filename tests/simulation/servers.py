@@ -21,6 +21,9 @@ from tests.simulation.loop import VirtualLoop
 START = 1_700_000_000_000_000
 """Microseconds since 1970 at which worlds begin."""
 
+PATIENCE = 0.9
+"""Seconds after which an answer may come too late to be used: the budget of a cache for it, and less."""
+
 PLAIN = ("get_many", "put_many", "delete_many", "purge", "clear", "scan", "discard_many")
 AUTHORITY = ("raise_markers", "changes")
 LEASES = ("get_or_lease_many", "lease_many", "renew_leases", "release_leases")
@@ -46,7 +49,10 @@ class Server(MemoryTier):
 
     def apply(self, operation: str, arguments: tuple[Any, ...]) -> Any:
         """The answer of an operation; none of them waits for anything."""
-        work = getattr(self, operation)(*arguments)
+        if operation == "raise_markers":
+            work = self.raise_markers(*arguments[:3], forget=arguments[3])
+        else:
+            work = getattr(self, operation)(*arguments)
         try:
             work.send(None)
         except StopIteration as end:
@@ -177,7 +183,9 @@ class Link:
 
     def _caller(self, operation: str) -> Callable[..., Any]:
         async def call(*arguments: Any, **options: Any) -> Any:
-            return await self._call(operation, (*arguments, *options.values()))
+            if operation == "raise_markers":
+                arguments = (*arguments[:2], *(arguments[2:] or ((),)), options.get("forget", ()))
+            return await self._call(operation, arguments)
 
         return call
 
@@ -254,7 +262,8 @@ class Link:
         if operation == "changes":
             for (space, *_), changes in zip(arguments[0], result, strict=True):
                 self._known[space] = changes.epoch, changes.seq
-            self.synced(sent)
+            if self.server.loop.now - sent < PATIENCE:
+                self.synced(sent)
         elif operation == "raise_markers":
             self._known[arguments[0]] = result.epoch, result.seq
 
