@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 from anyio._backends import _asyncio
+from sniffio import thread_local
 
 from llmcache_fast.actors import reader
 from llmcache_fast.actors.flight import Flight
@@ -124,6 +125,7 @@ def determinism(seed: object) -> Iterator[None]:
     random.seed(f"package {seed}")
     Detached._running.clear()
     with (
+        mock.patch.object(thread_local, "name", "asyncio"),  # asked for at each step, and costly to find out
         mock.patch.object(secrets, "token_bytes", lambda size=32: random.randbytes(size)),
         mock.patch.object(secrets, "randbits", random.getrandbits),
         mock.patch.object(anyio.to_thread, "run_sync", _in_line),

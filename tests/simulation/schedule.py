@@ -18,7 +18,7 @@ REQUESTS = 2
 TAGS = ("a", "b")
 LABELS = ("x/1", "x/2", "y")
 VERSIONS = ("v",)
-SCHEDULES = 8
+SCHEDULES = 12
 """Schedules of a session."""
 
 
@@ -60,12 +60,12 @@ def world_of(seed: int) -> World:
     chance = random.Random(f"world {seed}")
     crashes = chance.random() < 0.25
     return World(
-        processes=chance.choice((1, 2, 2, 2, 3)),
+        processes=chance.choice((1, 2, 2, 2, 2, 2, 3)),
         layout=chance.choice(("redis", "redis", "postgres", "redis+postgres", "disk+redis")),
         ttl=chance.choice((3600.0, 3600.0, 3600.0, 3.0)),
         stale=chance.choice((0.0, 0.0, 3.0)),
         lease_wait=chance.choice((0.0, 0.0, 1.0)),
-        lease=chance.choice((0.5, 2.0)),
+        lease=chance.choice((1.0, 2.0, 2.0)),
         durability=chance.choice(("journal", "journal", "memory", "sync")) if crashes else "memory",
         strict=chance.random() < 0.3,
         crashes=crashes,
@@ -75,7 +75,7 @@ def world_of(seed: int) -> World:
     )
 
 
-_PAUSES = (0.0, 0.0, 0.001, 0.001, 0.01, 0.05, 0.05, 0.3)
+_PAUSES = (0.0, 0.0, 0.001, 0.001, 0.01, 0.05, 0.05, 0.2)
 _COMPUTING = (0.0, 0.0, 0.01, 0.05, 0.05, 0.3)
 
 

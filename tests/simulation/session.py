@@ -7,7 +7,6 @@ What does not belong here: what must hold (`oracle`), what happens when (`schedu
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import random
 import shutil
@@ -349,7 +348,7 @@ class Session:
         if self.world.durability != "memory" and not self.oracle.violations:
             await self._check_durable(space)
         await self._await_delivery()
-        if not self.oracle.violations and self.chance.random() < 0.3:
+        if not self.oracle.violations and self.chance.random() < 0.15:
             await asyncio.sleep(self.world.lease + 0.1)
             await self._probe(space)
 
@@ -507,6 +506,15 @@ def _request(number: int) -> dict[str, Any]:
     return {"model": "m", "prompt": number}
 
 
+async def _end(loop: VirtualLoop) -> None:
+    """End the calls that never got an answer."""
+    own = asyncio.current_task()
+    left = [task for task in asyncio.all_tasks(loop) if task is not own]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
 async def _disk_of_the_dead(*_: object) -> None:
     raise TierUnavailableError("simulated", tier="journal", operation="write", reason="killed")
 
@@ -575,8 +583,8 @@ def play(
         asyncio.set_event_loop(loop)
         try:
             loop.run_until_complete(run())
+            loop.run_until_complete(_end(loop))
         finally:
             asyncio.set_event_loop(None)
             loop.close()
-    gc.collect(0)
     return ran, next(iter(session.oracle.violations), None)
