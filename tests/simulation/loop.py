@@ -16,7 +16,6 @@ from typing import Any
 from unittest import mock
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 from anyio._backends import _asyncio
 from sniffio import thread_local
@@ -30,6 +29,8 @@ from llmcache_fast.tiers.detached import Detached
 ROUNDS = 200
 """Rounds of the loop in one instant, after which each takes `ROUND` seconds."""
 ROUND = 0.001
+DISK = 0.002
+"""Seconds that a disk takes to sync."""
 
 
 class SimulatedTask(asyncio.Task[Any]):
@@ -109,8 +110,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 async def _in_line(work: Callable[..., Any], *arguments: Any, **_: Any) -> Any:
-    """A worker thread's work, done here and now, after others had their turn."""
-    await anyio.lowlevel.checkpoint()
+    """A worker thread's work: it takes as long as a disk does, and is done at its end."""
+    await anyio.sleep(DISK)
     return work(*arguments)
 
 

@@ -147,10 +147,7 @@ def _invalidation(chance: random.Random, after: float, process: int) -> Operatio
 
 def _fault(chance: random.Random, after: float, process: int, world: World) -> list[Operation]:
     if world.crashes and chance.random() < 0.5:
-        return [
-            Operation(after, "crash", process),
-            Operation(chance.choice(_PAUSES), "restart", process),
-        ]
+        return _crash(chance, after, process, world)
     kind = chance.choice(
         ("outage", "cut", "cut", "slow", "lose", "double", "deafen", "deafen", "step", "swap", "copy", "failover")
     )
@@ -185,3 +182,19 @@ def _isolation(chance: random.Random, after: float, process: int, world: World) 
         for request in range(REQUESTS)
     ]
     return [*operations, Operation(0.01, "mend", process)]
+
+
+def _crash(chance: random.Random, after: float, process: int, world: World) -> list[Operation]:
+    """A process ends, perhaps with writes that the servers do not have, and comes back."""
+    operations = []
+    if chance.random() < 0.5:
+        operations += [Operation(0.0, "cut", process, (("server", server),)) for server in (0, 1)]
+    if chance.random() < 0.7:
+        operations.append(_set(chance, 0.001, process))
+    if chance.random() < 0.3:
+        operations.append(_invalidation(chance, 0.001, process))
+    operations.append(Operation(chance.choice((0.0, 0.001, 0.003, 0.01, after)), "crash", process))
+    if chance.random() < 0.5:
+        operations.append(_invalidation(chance, 0.001, chance.randrange(world.processes)))
+    operations.append(Operation(0.01, "mend", process))
+    return [*operations, Operation(chance.choice(_PAUSES), "restart", process)]
