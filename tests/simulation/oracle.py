@@ -190,7 +190,7 @@ class Oracle:
         for each in self.invalidated:
             if (
                 each.committed_at is None
-                and each.process == process
+                and (each.process == process or (each.deferred and _host(each.process) == _host(process)))
                 and each.space == space
                 and each.targets <= targets
             ):

@@ -117,22 +117,18 @@ class Process:
         cache, self.cache = self.cache, None
         if cache is None:
             return
-        self.session.oracle.note(f"{self.name} is killed")
+        session = self.session
+        session.oracle.note(f"{self.name} is killed")
         for link in self._links:
             link.kill()
-        journal = cache._lookup.writers._ledger.journal
-        if journal is not None:
-            for lane in journal.lanes:
-                lane.core.leave()
-            journal._own, journal.lanes = None, []
-        log = cache._lookup.markers._log
-        if log is not None:
-            log.leave()
-            setattr(log, "_in_thread", _disk_of_the_dead)
+        if self.folder is not None:
+            # What the disk has now. The old folder's locks are let go of when the dead are gone.
+            old, self.folder = self.folder, session.folder(self.index)
+            shutil.copytree(old, self.folder, dirs_exist_ok=True)
         self.abandon()
         self._stop.set()
         assert self._life is not None
-        self.session.dying.append(self._life)
+        session.dying.append(self._life)
 
     def abandon(self) -> None:
         for call in self._calls:
@@ -196,8 +192,9 @@ class Session:
             for path in process.paths.values():
                 path.delay = world.delay
         loop.moved = self._moved
+        self._order = random.Random()
         if world.shuffled:
-            loop.shuffle = random.Random(f"order {seed}").shuffle
+            loop.shuffle = self._order.shuffle
 
     def _server_names(self) -> Sequence[str]:
         if self.world.layout == "disk+redis":
@@ -253,6 +250,10 @@ class Session:
     async def run(self, number: int, schedule: Sequence[Operation]) -> None:
         """Run a schedule in its own namespace, and check."""
         space = f"n{number}"
+        # Each has a chance of its own, so that it may happen again without those before it.
+        random.seed(f"package {self.seed}/{number}")
+        self.chance.seed(f"network {self.seed}/{number}")
+        self._order.seed(f"order {self.seed}/{number}")
         calls: list[asyncio.Task[None]] = []
         for operation in schedule:
             if operation.after:
@@ -513,10 +514,6 @@ async def _end(loop: VirtualLoop) -> None:
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
-
-
-async def _disk_of_the_dead(*_: object) -> None:
-    raise TierUnavailableError("simulated", tier="journal", operation="write", reason="killed")
 
 
 async def _never(context: object) -> str:
