@@ -42,14 +42,14 @@ class Known:
     left: list[int] = field(default_factory=list)
     """Epochs that were given up for another. What comes of them is late, or of a store that went back."""
     over: int = 0
-    """The one of them that the authority answered with last."""
+    """An epoch that the authority is in and should not be: one that was left, or one whose clock went back."""
     rules: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     """By what authorities know it: pattern and seq of each rule."""
     most_rules: int = MAX_RULES // 2
     """With more of them, all are asked for: nobody tells of those that were forgotten."""
 
     def question(self) -> Asked:
-        """What to ask the authority. One that is in an epoch of the past is asked as if more of that epoch
+        """What to ask the authority. One that is in an epoch that is over is asked as if more of that epoch
         were known than can be: so it begins a new one, unless it has."""
         if self.over:
             return Asked(self.tier_space, self.over, NEVER)
@@ -63,6 +63,7 @@ class Known:
             return "gap"
         if message.seq <= self.seq:
             return "old"
+        self._compare(message.prev)
         if message.prev != self.seq or message.targets is None:
             return "gap"
         self.seq = message.seq
@@ -72,9 +73,16 @@ class Known:
         """Take note of an invalidation that was made here; whether its epoch is the one of now."""
         if not self.enter(raised.epoch):
             return False
-        if raised.prev == self.seq and self.asked:
-            self.seq = raised.seq
+        if raised.seq > self.seq and self.asked:
+            self._compare(raised.prev)
+            if raised.prev == self.seq:
+                self.seq = raised.seq
         return True
+
+    def _compare(self, prev: int) -> None:
+        """A clock that moves on from a value below what is known of it has lost what was raised since."""
+        if prev < self.seq:
+            self.over = self.epoch
 
     def learn(self, changes: Changes, sent: float) -> bool:
         """Take note of all that changed since `epoch` and `seq`, as asked at `sent`. False: it is what an
@@ -85,7 +93,8 @@ class Known:
         self.seq = max(self.seq, changes.seq)
         self.as_of = max(self.as_of, sent)
         self.asked = True
-        self.over = 0
+        if self.over != self.epoch:
+            self.over = 0
         return True
 
     def rule(self, pattern: str) -> bytes | None:

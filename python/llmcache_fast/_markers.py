@@ -313,6 +313,8 @@ class Markers:
         if not known.raised(raised):
             self._ask_soon()
             raise TierError("its clock went back", tier=authority.name, operation="markers", reason="epoch")
+        if known.over:
+            self._ask_soon()
         self._engine._adopt(known.space, raised.epoch, 0)
         self._engine._raise(known.space, [*targets, *crowded], raised.seq)
         for rule, pattern in zip(rules, patterns, strict=True):
