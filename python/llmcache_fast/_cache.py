@@ -285,10 +285,10 @@ class LLMCache(Lifecycle):
     # `get`, `get_nowait`, `get_or_compute` and `fingerprint` are methods of `Engine`: a hit ends there.
 
     async def _get_below(self, key: bytes, default: Any, kind: Any, namespace: str) -> Any:
-        found = await self._lookup.read(key, namespace)
-        if found is not None and self._clock() < found[0].fresh_until:
+        found = await self._lookup.get(key, namespace)
+        if found is not None:
             try:
-                return decode(found[0].content, found[0].payload, kind)
+                return decode(*found, kind)
             except UnstorableValueError:
                 pass
         return default

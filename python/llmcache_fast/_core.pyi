@@ -25,6 +25,7 @@ __all__ = [
     "Keyring",
     "View",
     "canonical",
+    "decode_entry",
     "decode_envelope",
     "encode_envelope",
     "fingerprint",
@@ -201,6 +202,12 @@ def encode_envelope(
     Raises:
         ValueError: a number or a length that the format cannot hold.
     """
+
+def decode_entry(
+    data: bytes, namespace: str, fingerprint: bytes, keyring: Keyring | None = None
+) -> tuple[tuple[int, bytes | str, bytes, int, int, int, int, int, int] | None, str]:
+    """As `decode_envelope`, of a stored response and without what its reader knows: content type, payload
+    (text as `str`), packed facts, `created`, `fresh_until`, `stale_until`, epoch, snap, cost."""
 
 def decode_envelope(
     data: bytes, namespace: str, fingerprint: bytes, keyring: Keyring | None = None
@@ -536,6 +543,14 @@ class Engine:
         epoch: int,
         snap: int,
     ) -> str: ...
+    def _promote(
+        self,
+        data: bytes,
+        namespace: str,
+        key: bytes,
+        keyring: Keyring | None,
+        unpack: Callable[[bytes], Any],
+    ) -> bytes | str | None: ...
     def _view(self, key: bytes) -> View | None: ...
     def _peek(self, key: bytes) -> View | None: ...
     def _remove(self, key: bytes) -> bool: ...

@@ -18,7 +18,7 @@ import anyio.abc
 
 from llmcache_fast._answer import entry_of
 from llmcache_fast._core import Engine
-from llmcache_fast._entry import Entry, Facts, pack_facts, stored_form
+from llmcache_fast._entry import Content, Entry, Facts, pack_facts, stored_form, unpack_facts
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._markers import Markers
@@ -151,6 +151,22 @@ class Lookup:
         to compute it is asked for in the same round trip, and if another process has it, its answer is
         waited for: see `LeaseActor.claim`. Give the lease back by `release`.
         """
+        found = await self._read(key, namespace, lease)
+        assert found is None or isinstance(found, tuple)  # noqa: S101 - values are for `get`
+        return found
+
+    async def get(self, key: bytes, namespace: str) -> tuple[Content, bytes | str] | None:
+        """As `read`, of an entry that is fresh: its content type and payload."""
+        found = await self._read(key, namespace, None, quick=True)
+        if isinstance(found, tuple):
+            entry, _ = found
+            return (entry.content, entry.payload) if self._clock() < entry.fresh_until else None
+        return None if found is None else ("text" if isinstance(found, str) else "bytes", found)
+
+    async def _read(
+        self, key: bytes, namespace: str, lease: Lease | None, *, quick: bool = False
+    ) -> Found | bytes | str | None:
+        """What `read` returns; or with `quick`, where that is less work, the value of a fresh entry."""
         if not self.floors:
             return None
         current = await self.markers.prepare(namespace)
@@ -177,6 +193,11 @@ class Lookup:
                 envelope = floor.writer.get(tier_key) or envelope
                 if not answered and envelope is None:
                     continue
+            if quick and envelope is not None and not missed:
+                value = self._engine._promote(envelope, namespace, key, self._wire.keyring, unpack_facts)
+                if value is not None:
+                    floor.hits += 1
+                    return value
             entry = None if envelope is None else self._checked(floor, envelope, namespace, key)
             if entry is None:
                 missed.append(floor)

@@ -26,7 +26,8 @@ from llmcache_fast._wire import Wire
 from llmcache_fast.actors.deferred import DeferredLog
 from llmcache_fast.actors.follower import Follower
 from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Asked, Changes, Message, Raised
-from llmcache_fast.tiers.budget import within
+from llmcache_fast.tiers.budget import to_wait, within
+from llmcache_fast.tiers.signal import Running
 
 _log = logging.getLogger("llmcache_fast.coherence")
 
@@ -71,6 +72,7 @@ class Markers:
         """The authority did not answer in time: until then nobody waits for it again."""
         self._asking: dict[str, anyio.Event] = {}
         self._tasks: Any = None
+        self._now = anyio.current_time
         self._deferred: dict[str, Untold] = {}
         self._delivering = anyio.Lock()
         self._log = log
@@ -84,6 +86,7 @@ class Markers:
         """`tasks` is where the authority is asked, `namespace` the cache's own; `supersede` is called with a
         namespace of which others invalidated something."""
         self._tasks, self._namespace = tasks, namespace
+        self._now = Running().now
         if supersede is not None:
             self._supersede = supersede
         if self.authority is not None:
@@ -131,7 +134,7 @@ class Markers:
         floor = self.authority
         if floor is None:
             return True
-        now = anyio.current_time()
+        now = self._now()
         known = self._follow(namespace)
         if known.as_of >= max(now - min(SYNC_EVERY, self._knowledge.lease), self._doubt):
             return True
@@ -142,7 +145,7 @@ class Markers:
             # One for all who come meanwhile, and a task of the cache: no caller's cancellation stops it.
             asking = self._asking[namespace] = anyio.Event()
             self._tasks.start_soon(self._ask_for_all, floor, known, asking)
-        if not await within(floor.tier.read_budget, asking):
+        if not await within(to_wait(floor.tier.read_budget), asking):
             floor.failed("markers", TimeoutError())
             self._ask_after = anyio.current_time() + floor.tier.read_budget
             return False

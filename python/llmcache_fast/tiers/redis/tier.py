@@ -20,6 +20,7 @@ from llmcache_fast.tiers.base import (
     StoredRecord,
     clock_micros,
 )
+from llmcache_fast.tiers.budget import to_wait
 from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.clocks import Clocks
@@ -57,8 +58,8 @@ class RedisTier:
     `purge` has nothing to do. Keys are the prefix, a letter and the 32 bytes of the fingerprint.
 
     Guarantee: replies are never taken for those of another command (`links`); a call takes no longer than its
-    budget without a sign of life from the server, connecting included; a cancellation costs its connection
-    and nothing else. Nothing is tried twice: who calls may do that, for all operations can be repeated.
+    budget without a sign of life from the server, connecting included; a cancellation costs a connection at
+    the most. Nothing is tried twice: who calls may do that, for all operations can be repeated.
 
     Durability is that of the server: `appendonly yes` keeps markers over a restart. A server that comes back
     empty, or with an older copy, gives its clocks a new epoch, so that nothing of before is served.
@@ -73,6 +74,10 @@ class RedisTier:
         self.address = address
         self.budget = self.read_budget = address.budget
         self.write_budget = address.budget * WRITE_FACTOR
+        # In a cluster a read may be sent on from node to node.
+        self.keeps_budget = not address.cluster
+        self._silence = to_wait(address.budget)
+        """How long a read waits for a reply."""
         self._clock = clock
         self._route: Route | None = None
         self._subscription: Subscription | None = None
@@ -176,12 +181,12 @@ class RedisTier:
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """As `Tier`. In a cluster the entries of a node that does not answer count as absent."""
         route = self._opened("get_many")
-        limit = max(1, min(_READ_KEYS, int(_READ_BYTES / self._typical)))
         names = list(map(self._key, keys))
-        groups = list(self._grouped(names, limit, _same))
+        limit = max(1, min(_READ_KEYS, int(_READ_BYTES / self._typical)))
+        groups = [names] if len(names) == 1 else list(self._grouped(names, limit, _same))
         tasks = [Task(group[0], (b"MGET", *group)) for group in groups]
         found: dict[bytes, bytes] = {}
-        replies = await route.run(tasks, self.budget, "get_many") if tasks else []
+        replies = await route.run(tasks, self._silence, "get_many") if tasks else []
         for group, reply in zip(groups, replies, strict=True):
             if isinstance(reply, TierError):
                 _log.debug("redis tier %s: a node did not answer: %s", self.address, reply.message)
@@ -299,7 +304,7 @@ class RedisTier:
 
         answers: dict[bytes, tuple[bytes | None, bool]] = {}
         for group, reply in await self._on_each(
-            scripts.LEASE, keys, names, (token, _milliseconds(seconds)), self.budget, "get_or_lease_many"
+            scripts.LEASE, keys, names, (token, _milliseconds(seconds)), self._silence, "get_or_lease_many"
         ):
             for key, value in zip(group, as_many(reply, len(group), "get_or_lease_many"), strict=True):
                 envelope = value[HEAD:] if isinstance(value, bytes) else None
