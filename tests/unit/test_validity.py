@@ -35,7 +35,7 @@ def put(
 ) -> str:  # fmt: skip
     if packed is None:
         packed = pack_facts(Facts(tags=tags, label=label))
-    given = (list(tags), label, [], packed)
+    given: tuple[list[str], str | None, list[str], bytes] = (list(tags), label, [], packed)
     return made._insert(key, b"value", namespace, given, 0, until, until, 0, EPOCH, snap)
 
 
