@@ -43,7 +43,7 @@ BUDGET = 0.1
 HEAL = 30.0
 Chances = dict[Fault, float]
 REDIS: Chances = {"swap": 0.05, "swap_between": 0.1, "duplicate": 0.01, "drop": 0.005}
-POSTGRES: Chances = {"swap_between": 0.3, "duplicate": 0.005, "drop": 0.005}
+POSTGRES: Chances = {"swap_between": 0.3, "duplicate": 0.02, "drop": 0.005}
 """Its driver has one question at a time on a connection: there is nothing to swap with on the same."""
 NEVER_OPENS = BreakerOptions(window=10**6, least=10**6)
 """An open breaker keeps callers from the faults that are to meet them."""
