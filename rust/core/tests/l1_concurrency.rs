@@ -284,10 +284,10 @@ fn invalidations() {
             cache.known.store(10, SeqCst);
             cache.look();
             cache.markers.defer(SPACE, &[TAG], NONE);
-            cache.known.store(u64::MAX, SeqCst);
-            cache.look();
-            // From here on those are right that start after the seq.
+            // Nothing of before the seq to come, however far its snap ran ahead.
             cache.known.store(20, SeqCst);
+            cache.insert(Stamp { epoch: 1, snap: 15 });
+            cache.look();
             let stamp = Stamp { epoch: 1, snap: 20 };
             cache.markers.deliver(SPACE, &[TAG], NONE, stamp);
             cache.look();
