@@ -148,9 +148,7 @@ def staleness(url: str, name: str, state: str, rounds: int) -> Figure:
         },
         TARGETS[state],
         ours="p99",
-        notes=[
-            f"the invalidation itself: p50 {_percentile(took, 0.5):.2f} ms, p99 {_percentile(took, 0.99):.2f} ms"
-        ],
+        notes=[f"an invalidation took {_percentile(took, 0.5):.2g} ms, p99 {_percentile(took, 0.99):.2g} ms"],
         unit="ms",
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from llmcache_fast.tiers.base import Changes, Message, Raised
+from llmcache_fast.tiers.base import NEVER, Asked, Changes, Message, Raised
 
 MAX_FOLLOWED: Final = 1 << 14
 """Namespaces whose clocks are followed; beyond it the one that was followed first is forgotten."""
@@ -41,8 +41,17 @@ class Known:
     """Whether the authority was heard at all."""
     left: list[int] = field(default_factory=list)
     """Epochs that were given up for another. What comes of them is late, or of a store that went back."""
+    over: int = 0
+    """The one of them that the authority answered with last."""
     rules: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     """By what authorities know it: pattern and seq of each rule."""
+
+    def question(self) -> Asked:
+        """What to ask the authority. One that is in an epoch of the past is asked as if more of that epoch
+        were known than can be: so it begins a new one, unless it has."""
+        if self.over:
+            return Asked(self.tier_space, self.over, NEVER)
+        return Asked(self.tier_space, self.epoch, self.seq)
 
     def hear(self, message: Message) -> Verdict:
         """Take note of a message; what it is to us."""
@@ -72,6 +81,7 @@ class Known:
         self.seq = max(self.seq, changes.seq)
         self.as_of = max(self.as_of, sent)
         self.asked = True
+        self.over = 0
         return True
 
     def enter(self, epoch: int) -> bool:
@@ -79,6 +89,7 @@ class Known:
         if epoch == self.epoch:
             return True
         if epoch in self.left:
+            self.over = epoch
             return False
         if self.epoch:
             self.left = [*self.left[1 - MAX_LEFT :], self.epoch]

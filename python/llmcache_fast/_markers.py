@@ -25,7 +25,7 @@ from llmcache_fast._untold import Untold
 from llmcache_fast._wire import Wire
 from llmcache_fast.actors.deferred import DeferredLog
 from llmcache_fast.actors.follower import Follower
-from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Asked, Changes, Message, Raised
+from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Changes, Message, Raised
 from llmcache_fast.tiers.budget import within
 
 _log = logging.getLogger("llmcache_fast.coherence")
@@ -226,7 +226,7 @@ class Markers:
             await self._deliver()
             for start in range(0, len(spaces), ASKED_AT_ONCE):
                 some = spaces[start : start + ASKED_AT_ONCE]
-                asked = [Asked(known.tier_space, known.epoch, known.seq) for known in some]
+                asked = [known.question() for known in some]
                 sent = anyio.current_time()
                 for known, changes in zip(some, await authority.changes(asked), strict=True):
                     learned &= self._learn(known, changes, sent)

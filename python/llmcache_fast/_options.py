@@ -273,8 +273,8 @@ _ENVIRONMENT: Final = {
     "LLMCACHE_DURABILITY": "durability",
     "LLMCACHE_JOURNAL": "journal",
 }
-_READ_ELSEWHERE: Final = frozenset({"LLMCACHE_PRICES"})
-"""Variables that are no options of a cache: the price table's file."""
+_READ_ELSEWHERE: Final = frozenset({"LLMCACHE_PRICES", "LLMCACHE_POSTGRES_URL"})
+"""Variables that are no options of a cache: the file of prices, the address for `llmcache-fast migrate`."""
 
 
 def from_environment(

@@ -330,9 +330,15 @@ async def test_a_store_that_comes_back_with_an_epoch_of_the_past_is_not_believed
 
         await until(flushed)
         shared._clocks[space] = before
-        for _ in range(3):
-            await other._lookup.markers._poll()
-            assert await other.get(REQUEST) is None
+        await other._lookup.markers._poll()
+        assert await other.get(REQUEST) is None
+        for cache in (other, one):
+            await cache._lookup.markers._poll()
+            assert await cache.get(REQUEST) is None
+        assert shared._clocks[space][0] not in (1234, before[0]), "the store began a new epoch"
+        await one.set(REQUEST, "new")
+        await one.flush()
+        assert await other.get(REQUEST) == "new"
 
 
 async def test_what_is_deferred_is_hidden_whatever_its_stamp_and_delivered_first(

@@ -62,8 +62,10 @@ async def opened(
     """The tier that a fixture's parameter names, open."""
     tier = make(request, request.param, clock, anyio_backend)
     await tier.open()
-    yield tier
-    await tier.aclose()
+    try:
+        yield tier
+    finally:
+        await tier.aclose()
 
 
 @pytest.fixture

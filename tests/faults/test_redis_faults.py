@@ -192,7 +192,7 @@ async def test_an_epoch_that_is_not_random_is_noticed(
     start_redis: StartRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The planted bug: a clock that begins anew under its old name."""
-    monkeypatch.setattr("llmcache_fast.tiers.redis.tier.secrets.token_bytes", lambda size: b"\1" * size)
+    monkeypatch.setattr("llmcache_fast.tiers.redis.clocks.secrets.token_bytes", lambda size: b"\1" * size)
     server = start_redis()
     tier = RedisTier.from_url(f"{server.url}?budget=1")
     await tier.open()

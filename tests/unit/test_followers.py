@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmcache_fast._core import DiskStore
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers import followers
-from llmcache_fast.tiers.base import MAX_TOLD, Message
+from llmcache_fast.tiers.base import MAX_TOLD, Asked, Message
 from llmcache_fast.tiers.disk import DiskTier
 from llmcache_fast.tiers.followers import decode
 from tests.contract.test_authority_contract import Heard, following
@@ -233,3 +234,55 @@ async def test_another_process_is_told_and_its_death_is_noticed(tmp_path: Path) 
         assert len(sockets(tmp_path)) == 1
         await tier.raise_markers(1, [3])
         assert sockets(tmp_path) == []
+
+
+async def test_what_a_full_queue_lost_shows_as_a_gap_and_can_be_asked_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as tier, following(tier) as (heard,):
+        epoch, _, start = await tier.raise_markers(1, [0])
+        await heard.wait_for(1)
+        store = DiskStore(str(tmp_path), 1 << 30, 5.0)
+        # The event loop stands still meanwhile, so nobody reads.
+        for target in range(1, 600):
+            store.raise_markers(1, [target], [], [], 0)
+        lost = store.stats()["untold"]
+        assert lost > 0
+        told = list(await heard.wait_for(600 - lost))
+        last = await tier.raise_markers(1, [600])
+        message = (await heard.wait_for(601 - lost))[-1]
+        assert (message.seq, message.prev) == (last.seq, last.prev)
+        # In order and without a gap up to where the queue was full.
+        assert [each.prev for each in told] == [start, *(each.seq for each in told[:-1])]
+        assert message.prev != told[-1].seq
+        (changes,) = await tier.changes([Asked(1, epoch, told[-1].seq)])
+        missed = {target for target, _ in changes.markers}
+        assert missed == set(range(len(told), 601))
+
+
+STORM = """
+import sys
+from llmcache_fast._core import DiskStore
+
+store = DiskStore(sys.argv[1], 1 << 30, 30.0)
+for number in range(100):
+    store.raise_markers(1, [int(sys.argv[2]) * 1000 + number], [], [], 0)
+"""
+
+
+async def test_of_raises_in_several_processes_at_once_the_order_is_kept(tmp_path: Path) -> None:
+    async with opened(tmp_path) as tier, following(tier) as (heard,):
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                command = [sys.executable, "-c", STORM, str(tmp_path), str(number)]
+                group.start_soon(anyio.run_process, command)
+        # The queue is empty then, and takes the last message.
+        await anyio.wait_all_tasks_blocked()
+        last = await tier.raise_markers(1, [9_999])
+        with anyio.fail_after(30):
+            while not heard.messages or heard.messages[-1].seq != last.seq:
+                await heard.wait_for(len(heard.messages) + 1)
+        seqs = [message.seq for message in heard.messages]
+        assert seqs == sorted(set(seqs))
+        (changes,) = await tier.changes([Asked(1)])
+        there = dict(changes.markers)
+        assert len(there) == 301
+        assert all(there[target] == m.seq for m in heard.messages for target in m.targets or ())

@@ -258,7 +258,7 @@ class Ledger:
         if record.stale_until <= self._clock():
             self._end(receipt, name)
             return
-        await buffer.room(record, _REFILL_SHARE)
+        await buffer.room(record.key, len(record.envelope), _REFILL_SHARE)
         if (receipt.lane, receipt.number) in self._erased or not receipt.left & 1 << receipt.names.index(
             name
         ):

@@ -88,9 +88,10 @@ class WriteBehind:
 
     # -- callers' side ------------------------------------------------------------------------------
 
-    async def room(self, record: StoredRecord, share: float = 1.0) -> None:
-        """Wait until the record would leave the buffer at most `share` full, or is alone, or it is closed."""
-        while not (self._closed or self.fits(record, share) or not self._items):
+    async def room(self, key: bytes, size: int, share: float = 1.0) -> None:
+        """Wait until an envelope of `size` bytes would leave the buffer at most `share` full or be alone in
+        it, or it is closed."""
+        while not (self._closed or self.fits(key, size, share) or not self._items):
             await self._progress.wait()
 
     def put_nowait(self, record: StoredRecord, receipt: Any = None) -> bool:
@@ -375,16 +376,17 @@ class WriteBehind:
 
     # -- bookkeeping --------------------------------------------------------------------------------
 
-    def fits(self, record: StoredRecord, share: float = 1.0) -> bool:
-        """Whether the record would leave the buffer at most `share` full, so that nothing need be shed."""
-        old = self._items.get(record.key)
+    def fits(self, key: bytes, size: int, share: float = 1.0) -> bool:
+        """Whether an envelope of `size` bytes would leave the buffer at most `share` full, so that nothing
+        need be shed."""
+        old = self._items.get(key)
         items = len(self._items) + (old is None)
-        size = self._bytes + len(record.envelope) + ITEM_OVERHEAD - (old.size if old else 0)
-        return items <= self._max_items * share and size <= self._max_bytes * share
+        full = self._bytes + size + ITEM_OVERHEAD - (old.size if old else 0)
+        return items <= self._max_items * share and full <= self._max_bytes * share
 
     def _make_room(self, item: Pending, old: Pending | None) -> bool:
         """Shed the lowest dollars per byte until `item` fits, `item` itself if it is the lowest."""
-        while not self.fits(item.record):
+        while not self.fits(item.record.key, len(item.record.envelope)):
             # What is being written cannot be shed; it is remembered again if the write fails.
             cheapest = self._cheapest.pop(
                 lambda other: (

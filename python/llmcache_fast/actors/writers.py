@@ -139,21 +139,25 @@ class Writers:
     async def put(self, record: StoredRecord, *, only: Sequence[str] | None = None) -> bool:
         """Write to all tiers, or those named; whether the record is as durable as promised.
 
-        Waits for room in the buffers and in the journal, `room_deadline` at most, before something is shed.
-
         Raises:
             TierUnavailableError: it is not, and `strict`.
         """
-        names = self._names if only is None else tuple(only)
-        if not (
-            self._ledger.fits(len(record.envelope))
-            and all(self._buffers[name].fits(record) for name in names)
-        ):
-            with anyio.move_on_after(self._room_deadline):
-                await self._ledger.room(len(record.envelope))
-                for name in names:
-                    await self._buffers[name].room(record)
-        return await self.kept(self._ledger.enter(record, names, journalled=True))
+        await self.room(record.key, len(record.envelope))
+        return await self.kept(self.put_nowait(record, only=only))
+
+    async def room(self, key: bytes, size: int) -> None:
+        """Wait, `room_deadline` at most, until an envelope of `size` bytes can be taken and nothing is shed.
+
+        What has no place in memory is left to the journal, if there is one: then its room counts.
+        """
+        ledger, journal = self._ledger, self._ledger.journal
+        buffers = self._buffers.values() if journal is None or journal.own is None else ()
+        if ledger.fits(size) and all(buffer.fits(key, size) for buffer in buffers):
+            return
+        with anyio.move_on_after(self._room_deadline):
+            await ledger.room(size)
+            for buffer in buffers:
+                await buffer.room(key, size)
 
     async def kept(self, receipt: Receipt | None) -> bool:
         """Whether the record of a receipt is as durable as promised, once that is known. Without one, because

@@ -6,6 +6,7 @@ use llmcache_core::markers::{Stamp, Target, key_target, label_prefixes, target};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use pyo3::{Borrowed, intern};
+use smallvec::SmallVec;
 
 use crate::engine::Engine;
 use crate::stored::{Facts, Stored, View, object_bytes};
@@ -19,7 +20,12 @@ type Given<'py> = (
 );
 
 /// What an entry can be invalidated by, beside its namespace and its key.
-fn named(namespace: &str, tags: &[String], label: Option<&str>, versions: &[String]) -> Vec<u64> {
+fn named(
+    namespace: &str,
+    tags: &[String],
+    label: Option<&str>,
+    versions: &[String],
+) -> SmallVec<[u64; 3]> {
     let tags = tags.iter().map(|tag| target(namespace, Target::Tag(tag)));
     let labels = label
         .into_iter()
@@ -53,7 +59,7 @@ impl Engine {
         let py = value.py();
         let core = self.core()?;
         let (targets, packed, label) = match &facts {
-            None => (Vec::new(), &[][..], None),
+            None => (SmallVec::new(), &[][..], None),
             Some((tags, label, versions, packed)) => (
                 named(namespace, tags, label.as_deref(), versions),
                 packed.as_bytes(),
@@ -66,7 +72,7 @@ impl Engine {
         let stamp = Stamp { epoch, snap };
         if !core
             .markers
-            .valid_entry(namespace, stamp, &key, &targets, label, 0)
+            .valid_entry(namespace, stamp, &key, &targets, || label, 0)
         {
             return Ok(intern!(py, "invalid").as_borrowed());
         }

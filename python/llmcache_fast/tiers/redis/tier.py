@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.tiers import messages
 from llmcache_fast.tiers.base import (
-    NEVER,
     Asked,
     Changes,
     Message,
@@ -29,7 +28,8 @@ from llmcache_fast.tiers.redis.releases import Releases
 from llmcache_fast.tiers.redis.replies import NAME, as_many, number_of
 from llmcache_fast.tiers.redis.routing import Cluster, Route, Single, Task
 from llmcache_fast.tiers.redis.subscription import Subscription
-from llmcache_fast.tiers.redis.walk import HEAD, Walk
+from llmcache_fast.tiers.redis.values import HEAD, life, parts, stamp_bytes, stored
+from llmcache_fast.tiers.redis.walk import Walk
 
 _log = logging.getLogger("llmcache_fast.redis")
 
@@ -39,9 +39,6 @@ Words = tuple[bytes | str | int, ...]
 WRITE_FACTOR = 10
 """Nobody waits for a write behind, so it may take so many budgets; an invalidation must not fail lightly."""
 TOMBSTONE_SECONDS = 60.0
-LEAST_LIFE = 1000
-"""Milliseconds a record is kept at least: whoever reads it may have another clock, and judges for himself."""
-
 _READ_BYTES = 256 << 10
 _READ_KEYS = 64
 """A command reads this much at most: replies that arrive one by one show that the server is alive."""
@@ -199,10 +196,10 @@ class RedisTier:
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
         route = self._opened("put_many")
         superseded = 0
-        for window in _parts(records, _WINDOW_BYTES):
+        for window in parts(records, _WINDOW_BYTES):
             tasks = []
             for group in self._grouped(window, _WRITE_KEYS, lambda record: self._key(record.key)):
-                for part in _parts(group, _WRITE_BYTES):
+                for part in parts(group, _WRITE_BYTES):
                     keys = [self._key(record.key) for record in part]
                     values = [word for record in part for word in self._written(record)]
                     tasks.append(Task(keys[0], (b"EVALSHA", scripts.PUT, len(keys), *keys, *values)))
@@ -214,7 +211,7 @@ class RedisTier:
         """As `Tier`; with a stamp, a tombstone stays for `TOMBSTONE_SECONDS`."""
         tombstone: Words = ()
         if stamp is not None:
-            tombstone = (_value(b"T", *stamp, b""), int(TOMBSTONE_SECONDS * 1000))
+            tombstone = (stored(b"T", *stamp, b""), int(TOMBSTONE_SECONDS * 1000))
         return await self._delete(keys, tombstone, "delete_many")
 
     async def _delete(self, keys: Sequence[bytes], tombstone: Words, operation: str) -> int:
@@ -253,7 +250,7 @@ class RedisTier:
         tasks = []
         for group in self._grouped(stamped, _WRITE_KEYS, lambda each: self._key(each[0])):
             keys = [self._key(key) for key, _, _ in group]
-            stamps = [_u64(epoch) + _u64(snap) for _, epoch, snap in group]
+            stamps = [stamp_bytes(epoch, snap) for _, epoch, snap in group]
             tasks.append(Task(keys[0], (b"EVALSHA", scripts.DISCARD, len(keys), *keys, *stamps)))
         replies = await route.run(tasks, self.write_budget, "discard_many") if tasks else []
         return sum(number_of(reply, "discard_many") for reply in replies)
@@ -400,16 +397,7 @@ class RedisTier:
             yield from (group[start : start + limit] for start in range(0, len(group), limit))
 
     def _written(self, record: StoredRecord) -> tuple[bytes, int]:
-        return _value(b"R", record.epoch, record.snap, record.envelope), self._life(record)
-
-    def _life(self, record: StoredRecord) -> int:
-        """Milliseconds the server is to keep a record, 0 for ever.
-
-        A span and no time of day: the server's clock and this machine's need not agree.
-        """
-        if record.stale_until >= NEVER:
-            return 0
-        return max(LEAST_LIFE, -(-(record.stale_until - self._clock()) // 1000))
+        return stored(b"R", record.epoch, record.snap, record.envelope), life(record, self._clock())
 
     def _learn_size(self, envelopes: Collection[bytes]) -> None:
         if envelopes:
@@ -418,31 +406,8 @@ class RedisTier:
             self._typical = max(mean, 0.9 * self._typical + 0.1 * mean)
 
 
-def _parts(records: Sequence[StoredRecord], limit: int) -> Iterator[list[StoredRecord]]:
-    """Runs of records of about `limit` bytes."""
-    part: list[StoredRecord] = []
-    size = 0
-    for record in records:
-        part.append(record)
-        size += len(record.envelope)
-        if size >= limit:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
-
-
-def _value(kind: bytes, epoch: int, snap: int, envelope: bytes) -> bytes:
-    """What is stored: kind, stamp, envelope; the scripts read the first 17 bytes."""
-    return b"".join((kind, _u64(epoch), _u64(snap), envelope))
-
-
 def _same(name: bytes) -> bytes:
     return name
-
-
-def _u64(number: int) -> bytes:
-    return number.to_bytes(8)
 
 
 def _milliseconds(seconds: float) -> int:

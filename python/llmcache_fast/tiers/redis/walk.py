@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.redis.links import Server
 from llmcache_fast.tiers.redis.replies import NAME, accepted, unexpected
+from llmcache_fast.tiers.redis.values import HEAD
 
-HEAD = 17
-"""Bytes of a value before the envelope: kind, epoch, snap."""
 _STEP = 500
 _PAGE_BYTES = 4 << 20
 """Of envelopes in one page, about."""

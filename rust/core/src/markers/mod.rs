@@ -171,9 +171,9 @@ impl Markers {
         label: Option<&str>,
     ) -> bool {
         let subject = Subject {
-            own: &[],
+            own: [],
             targets,
-            label,
+            label: || label,
             since: 0,
         };
         self.allows(namespace, stamp, subject)
@@ -181,19 +181,20 @@ impl Markers {
 
     /// Whether an entry may be served: `valid` for its namespace, its key and what else it can be invalidated by.
     ///
-    /// `since` is a generation in which it was found valid, 0 if there is none: rules of then are not asked again.
+    /// `label` is called only if there are rules. `since` is a generation in which the entry was found valid, 0 if
+    /// there is none: rules of then are not asked again.
     #[inline]
-    pub fn valid_entry(
+    pub fn valid_entry<'a>(
         &self,
         namespace: u64,
         stamp: Stamp,
         key: &[u8; 32],
-        targets: &[u64],
-        label: Option<&str>,
+        targets: &'a [u64],
+        label: impl FnOnce() -> Option<&'a str>,
         since: u64,
     ) -> bool {
         let subject = Subject {
-            own: &[namespace, key_target(key)],
+            own: [namespace, key_target(key)],
             targets,
             label,
             since,
@@ -202,7 +203,12 @@ impl Markers {
     }
 
     #[inline]
-    fn allows(&self, namespace: u64, stamp: Stamp, subject: Subject<'_>) -> bool {
+    fn allows<'a, const N: usize>(
+        &self,
+        namespace: u64,
+        stamp: Stamp,
+        subject: Subject<'a, N, impl FnOnce() -> Option<&'a str>>,
+    ) -> bool {
         let spaces = self.spaces.read();
         spaces
             .get(&namespace)
