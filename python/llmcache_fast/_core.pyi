@@ -27,6 +27,7 @@ __all__ = [
     "canonical",
     "decode_envelope",
     "encode_envelope",
+    "examine_envelope",
     "fingerprint",
 ]
 
