@@ -28,6 +28,7 @@ __all__ = [
     "decode_entry",
     "decode_envelope",
     "encode_envelope",
+    "examine_envelope",
     "fingerprint",
 ]
 

@@ -8,6 +8,7 @@ places, what was found in each. What does not: walking (`actors.walking`), when 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -190,20 +191,14 @@ class Erasures:
             if seen.namespace != namespace:
                 return False
             label = seen.facts.label
-            return not wanted.isdisjoint(self._targets(seen)) or (
+            return not wanted.isdisjoint(_targets(seen)) or (
                 label is not None and any(engine._matches(pattern, label) for pattern in patterns)
             )
 
         return matches
 
-    def _targets(self, seen: Seen) -> list[int]:
-        facts = seen.facts
-        return self._engine._entry_targets(
-            seen.namespace, seen.key, list(facts.tags), facts.label, list(facts.depends_on)
-        )
-
     def _is_valid(self, seen: Seen) -> bool:
-        targets = self._targets(seen)
+        targets = _targets(seen)
         return self._engine._valid(targets[0], seen.epoch, seen.snap, targets, seen.facts.label)
 
     def _of_envelopes(self, matches: Matches) -> Callable[[bytes], bool]:
@@ -251,3 +246,18 @@ class Erasures:
             for floor in self._floors:
                 group.start_soon(through, floor)
         return walks
+
+
+def _targets(seen: Seen) -> list[int]:
+    """All targets of a record, the namespace's first."""
+    facts = seen.facts
+    space, _, *named = _targets_of(seen.namespace, facts.tags, facts.label, facts.depends_on)
+    return [space, int.from_bytes(seen.key[16:24], "little"), *named]
+
+
+@lru_cache(maxsize=1 << 12)
+def _targets_of(
+    namespace: str, tags: tuple[str, ...], label: str | None, depends_on: tuple[str, ...]
+) -> list[int]:
+    # Records of one person, and those met twice, say the same of themselves: hashing it is half of a walk.
+    return Engine._entry_targets(namespace, bytes(32), list(tags), label, list(depends_on))

@@ -21,6 +21,7 @@ from llmcache_fast.cli.commands import run
 from llmcache_fast.cli.output import Exit
 from llmcache_fast.testing import ManualClock, MemoryTier
 from llmcache_fast.tiers.base import Message
+from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +175,39 @@ async def test_followers_that_do_not_hear_and_clocks_that_lag_are_found(
 
         monkeypatch.setattr(tiers[1], "changes", lagging)
         assert invariants(await report_of(tiers, cache, wire)) == ["I1", "I2"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("secrecy", [None, KEYS], ids=["plain", "sealed"])
+async def test_nothing_is_wrong_with_real_servers_and_sweeping_leaves_nothing_invalid(
+    tmp_path: Path, redis_server: RedisServer, redis_prefix: str, postgres_url: str, secrecy: Secrecy | None
+) -> None:
+    addresses = [
+        f"disk://{tmp_path}/tier?budget=10",
+        f"{redis_server.url}?prefix={redis_prefix}&budget=5",
+        f"{postgres_url}?budget=5",
+    ]
+    wire = Wire(secrecy)
+    async with LLMCache(tiers=addresses, secrecy=secrecy, sweep_rate=0) as cache:
+        for number in range(1_200):
+            await cache.set(
+                {"n": number}, number, tags=["odd" if number % 2 else "even"], label=f"a/{number}"
+            )
+        await cache.flush()
+        await cache.invalidate(tags=["odd"])
+        await cache.invalidate(pattern="a/?")
+        tiers: list[Any] = [floor.tier for floor in cache._lookup.floors]
+        report = await report_of(tiers, cache, wire, patience=2)
+        assert report.violations == []
+        assert report.records == dict.fromkeys(("disk", "redis", "postgres"), 1_200)
+        assert (report.invalid, report.copies) == (3 * 605, 1_200 * 3)
+        sweeper = cache._erasures.sweeper(1e9)
+        assert sweeper is not None
+        await sweeper.sweep()
+        assert (sweeper.statistics().walks, sweeper.statistics().deleted) == (3, 3 * 605)
+        report = await report_of(tiers, cache, wire, patience=2)
+        assert (report.violations, report.invalid) == ([], 0)
+        assert report.records == dict.fromkeys(("disk", "redis", "postgres"), 595)
 
 
 async def test_tiers_without_markers_cannot_be_checked() -> None:

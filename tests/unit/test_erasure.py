@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from llmcache_fast import ConfigurationError, LLMCache
+from llmcache_fast import CacheClosedError, ConfigurationError, LLMCache, TierError
 from llmcache_fast._secrecy import Secrecy
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier
 from llmcache_fast.tiers.base import PutReport
@@ -132,7 +132,6 @@ async def test_buffer_journal_and_dead_letters_hold_nothing_of_it(tmp_path: Path
         assert holding(tmp_path)
         done = await cache.erase(tags=["user:42"])
         assert done.finished
-        assert done.buffered == 20
         assert not holding(tmp_path)
         assert holding(tmp_path, "kept-one")
         tier.down = False
@@ -166,6 +165,29 @@ async def test_a_tier_that_fails_leaves_it_unfinished_and_unreadable_and_the_nex
         assert await left(cache) == ODD
         fails = False
         assert (await cache.erase(tags=["user:42"])).tiers == {"upper": 10}
+
+
+async def test_without_its_authority_it_is_unfinished_and_nothing_is_answered() -> None:
+    upper, lower = Named("upper"), Named("lower")
+    async with opened([upper, lower]) as cache:
+        await fill(cache)
+
+        async def away(*_: Any, **__: Any) -> Any:
+            raise TierError("away", tier="lower", operation="raise_markers", reason="io")
+
+        lower.raise_markers = away  # type: ignore[method-assign]
+        cache._lookup.floors[1].tier.inner.raise_markers = away  # type: ignore[attr-defined]
+        done = await cache.erase(tags=["user:42"])
+        assert (done.deferred, done.finished) == (True, False)
+        assert done.tiers == {"upper": 10, "lower": 10}
+        assert await left(cache) == ODD
+        with pytest.raises(CacheClosedError):
+            await strict_erase(upper, lower)
+
+
+async def strict_erase(upper: Named, lower: Named) -> None:
+    async with opened([upper, lower], strict=True) as cache:
+        await cache.erase(tags=["user:7"])
 
 
 async def test_what_nobody_here_can_read_is_left_and_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -169,6 +170,22 @@ async def test_a_note_that_somebody_made_up_is_no_note() -> None:
         await sweeper(tier, {7: (1, 10)}).sweep()
         assert len(tier.records) == 26
         await tier.put_many([record(1)])
+
+
+async def test_a_process_forgets_what_it_journalled_itself(tmp_path: Path) -> None:
+    tier = MemoryTier()
+    words = "what only this person ever said"
+
+    def holding() -> list[Path]:
+        return [path for path in tmp_path.rglob("*.log") if words.encode() in path.read_bytes()]
+
+    async with LLMCache(tiers=[tier], journal=tmp_path, compress=False, sweep_rate=0) as cache:
+        await cache.set({"n": 1}, words, tags=["user:42"])
+        await cache.flush()
+        await cache.invalidate(tags=["user:42"])
+        assert holding()
+        await swept(cache).sweep()
+        assert not holding()
 
 
 def swept(cache: LLMCache) -> Sweeper:

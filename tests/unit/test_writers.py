@@ -330,6 +330,52 @@ async def test_erasing_leaves_nothing_anywhere(tmp_path: Path) -> None:
     assert set(again[0].records) == {key(2)}
 
 
+async def test_what_another_living_process_journalled_is_counted_until_it_forgets_it(tmp_path: Path) -> None:
+    secret = os.urandom(64)
+    tiers, others = await opened("upper"), await opened("upper")
+    others[0].down = True
+    async with (
+        running(tiers, durability="journal", journal=journal(tmp_path)) as writers,
+        running(others, durability="journal", journal=journal(tmp_path)) as other,
+    ):
+        await other.put(record(1, secret))
+        await other.put(record(2, b"another"))
+        of_secret = secret.__eq__
+        assert await writers.erase_journal(of_secret) == 0
+        assert await writers.held_elsewhere(of_secret) == 1
+        assert await other.held_elsewhere(of_secret) == 0
+        await other.erase_buffered(of_secret)
+        # Done, but in the file: that counts.
+        assert await writers.held_elsewhere(of_secret) == 1
+        await other.erase_journal(of_secret)
+        assert await writers.held_elsewhere(of_secret) == 0
+        assert files_with(secret, tmp_path) == []
+        assert await writers.held_elsewhere(b"another".__eq__) == 1
+        others[0].down = False
+        await other.aclose()
+        await writers.aclose()
+    assert set(others[0].records) == {key(2)}
+
+
+async def test_records_of_a_process_that_has_just_gone_are_erased_too(tmp_path: Path) -> None:
+    secret = os.urandom(64)
+    first = journal(tmp_path)
+    tiers = await opened("upper")
+    async with running(tiers, durability="journal", journal=journal(tmp_path)) as writers:
+        gone = await opened("upper")
+        gone[0].down = True
+        async with running(gone, durability="journal", journal=first) as other:
+            await other.put(record(1, secret))
+            await other.put(record(2, b"kept"))
+        crash(first)
+        assert await writers.erase_journal(secret.__eq__) == 1
+        assert files_with(secret, tmp_path) == []
+        while key(2) not in tiers[0].records:
+            await checkpoint()
+        await writers.aclose()
+    assert set(tiers[0].records) == {key(2)}
+
+
 async def test_dropped_writes_are_not_written_again(tmp_path: Path) -> None:
     tiers = await opened("upper", "lower")
     tiers[0].down = tiers[1].down = True

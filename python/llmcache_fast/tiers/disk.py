@@ -161,7 +161,7 @@ class DiskTier:
         """As `Feed.follow`: whatever process of the machine raises markers in this folder. Idle, a message
         takes less than a millisecond."""
         self._opened("follow")
-        await self._followers.follow(heard, self._in_thread)
+        await self._followers.follow(heard)
 
     async def scan(
         self, cursor: bytes | None = None, limit: int = 500

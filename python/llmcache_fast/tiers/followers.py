@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 
@@ -39,16 +38,14 @@ class Followers:
         self.malformed = 0
         """Datagrams that were no message."""
 
-    async def follow(
-        self, heard: Callable[[Message | None], None], in_thread: Callable[..., Awaitable[Any]]
-    ) -> None:
-        """As `Feed.follow`; `in_thread` runs what waits for the file system.
+    async def follow(self, heard: Callable[[Message | None], None]) -> None:
+        """As `Feed.follow`.
 
         A message that another process overtook is left out: lost, so that the others stay in order.
         """
         try:
-            with anyio.CancelScope(shield=True):
-                own, path = await in_thread(self._bind)
+            # Not in a thread: whoever is cancelled while it runs loses the socket. It takes microseconds.
+            own, path = self._bind()
         except OSError as error:
             raise self._failure(f"cannot make a socket in {self._folder}: {error}", "io") from error
         latest: dict[int, tuple[int, int]] = {}

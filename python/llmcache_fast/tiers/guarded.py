@@ -53,6 +53,8 @@ class GuardOptions:
     """For deletions and markers. None: the tier's own `write_budget`, or 1."""
     batch_budget: float = 2.0
     """For the write-behind buffer's batches and for cleaning: no caller waits for them."""
+    walk_budget: float = 10.0
+    """For the pages of a walk through all records. Longer: a walk that is slow is no outage to readers."""
     open_budget: float = 2.0
     close_budget: float = 2.0
     slow: float = 0.5
@@ -69,8 +71,8 @@ class GuardOptions:
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
 
     def __post_init__(self) -> None:
-        budgets = (self.read_budget or 1, self.write_budget or 1, self.batch_budget, self.open_budget)
-        if min(*budgets, self.close_budget) <= 0 or self.linger < 0:
+        budgets = (self.read_budget or 1, self.write_budget or 1, self.batch_budget, self.walk_budget)
+        if min(*budgets, self.open_budget, self.close_budget) <= 0 or self.linger < 0:
             raise ValueError("budgets must be above 0 seconds, and linger not below")
         if not 0 < self.slow < 1:
             raise ValueError("slow is a share of the budget: above 0, below 1")
@@ -143,8 +145,8 @@ class GuardedTier:
             ("lease_many", "write", read),
             ("renew_leases", "write", write),
             ("release_leases", "write", write),
-            ("scan", "read", self.options.batch_budget),
-            ("discard_many", "write", self.options.batch_budget),
+            ("scan", "read", self.options.walk_budget),
+            ("discard_many", "write", self.options.walk_budget),
         )
         for name, direction, budget in optional:
             if hasattr(inner, name):
