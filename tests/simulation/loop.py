@@ -29,6 +29,8 @@ from llmcache_fast.tiers.detached import Detached
 ROUNDS = 200
 """Rounds of the loop in one instant, after which each takes `ROUND` seconds."""
 ROUND = 0.001
+LATE = 1e-6
+"""Seconds by which timers are late."""
 DISK = 0.002
 """Seconds that a disk takes to sync."""
 
@@ -56,7 +58,8 @@ class _Time:
         self._rounds += 1
         if timeout > 0:
             self._rounds = 0
-            loop.move(loop._scheduled[0]._when)
+            # A timer is never early and never quite on time: who waits for the rest of a rounding error goes on.
+            loop.move(loop._scheduled[0]._when + LATE)
         elif self._rounds > ROUNDS:
             # Rounds take time: what asks again on each of them until a timer ends it would stop the world.
             loop.move(loop.now + ROUND)
