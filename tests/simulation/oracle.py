@@ -1,7 +1,7 @@
 """What the cache promised, checked: the invariants I1 to I9 of docs/explanation/semantics.md.
 
-The oracle knows what was computed, from when, and what was invalidated, when, and who must know of it. It looks
-at what callers get and at nothing inside the cache.
+The oracle knows what was computed, from when, what was invalidated, when, and who must know of it. It looks at
+what callers get and at nothing inside the cache.
 
 *Stale* means: the computation began before the invalidation was asked for. One that began in between may have
 read either state of the source, so it may be kept.
@@ -10,7 +10,7 @@ read either state of the source, so it may be kept.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmcache_fast import CacheResult
 
@@ -21,12 +21,14 @@ SLACK = 0.001
 NEVER = 1 << 62
 
 
-class Violation(Exception):
-    """A promise was broken: `invariant` names it."""
+class Violation(NamedTuple):
+    """A promise was broken."""
 
-    def __init__(self, invariant: str, text: str) -> None:
-        super().__init__(f"{invariant}: {text}")
-        self.invariant = invariant
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
 
 
 @dataclass(slots=True, eq=False)
@@ -44,8 +46,8 @@ class Computation:
     time: float
     ended: int | None = None
     stamped: int | None = None
-    """Of a value given to `set`: the step at its return. Of two calls that run at once either may be the first,
-    so an invalidation that was asked for meanwhile may count as before it."""
+    """Of a value given to `set`: the step at its return. Of two calls that run at once either may be the
+    first, so an invalidation that was asked for meanwhile may count as before it."""
     created: int = 0
     """By the clock of its process, in microseconds."""
     window: float = 1000.0
@@ -173,9 +175,7 @@ class Oracle:
     def invalidating(
         self, process: str, namespace: str, kind: str, name: Any, space: int, targets: list[int], now: float
     ) -> Invalidated:
-        invalidated = Invalidated(
-            process, namespace, kind, name, space, frozenset(targets), self.next(), now
-        )
+        invalidated = Invalidated(process, namespace, kind, name, space, frozenset(targets), self.next(), now)
         self.invalidated.append(invalidated)
         self.note(f"{now:.4f} {process} invalidates {kind} {name} of {namespace}")
         return invalidated
@@ -183,7 +183,9 @@ class Oracle:
     def acknowledge(self, invalidated: Invalidated, now: float, *, deferred: bool) -> None:
         invalidated.acknowledged, invalidated.acknowledged_at = self.next(), now
         invalidated.deferred = deferred
-        self.note(f"{now:.4f} acknowledged {invalidated.kind} {invalidated.name}{' deferred' if deferred else ''}")
+        self.note(
+            f"{now:.4f} acknowledged {invalidated.kind} {invalidated.name}{' deferred' if deferred else ''}"
+        )
 
     def committed(self, process: str, space: int, targets: frozenset[int], now: float) -> None:
         """The authority raised these markers for a process."""
@@ -255,7 +257,11 @@ class Oracle:
             return
         if result.status in ("hit", "stale"):
             self._check_life(process, computation, result, clock, f"{process} got {text} ({result.status})")
-        if result.status == "joined" and computation.process == process and (computation.ended or 0) > started:
+        if (
+            result.status == "joined"
+            and computation.process == process
+            and (computation.ended or 0) > started
+        ):
             # A caller that joins brings its tags.
             computation.tags.update(tags)
         self._check_validity(process, computation, result, started, started_at)
@@ -303,7 +309,7 @@ class Oracle:
             self.violated("I4", f"{process} runs {flights} flights of {namespace}/{request}")
 
     def undelivered(self, living: list[str], *, kept: bool) -> list[Invalidated]:
-        """What was answered `deferred` by processes that live, or whose journal does, and is not delivered."""
+        """What processes that live, or whose journal does, answered `deferred` and have not delivered."""
         return [
             each
             for each in self.invalidated
@@ -328,7 +334,9 @@ class Oracle:
         newest = max(written, key=lambda each: each.durable or 0)
         if newest.undone or any(
             each.names(newest)
-            and (each.process != newest.process or each.deferred or (each.acknowledged or NEVER) > newest.step)
+            and (
+                each.process != newest.process or each.deferred or (each.acknowledged or NEVER) > newest.step
+            )
             for each in self.invalidated
         ):
             return  # a snap may lag, so what others invalidated shortly before may count as after
