@@ -1,7 +1,7 @@
 """An event loop whose time is a number: it jumps to the next timer, and nothing in it depends on the machine.
 
-What belongs here: time, the order of what is ready, and what the package and its libraries take from the system
-of chance and of order. What does not: what happens in the loop (`session`).
+What belongs here: time, the order of what is ready, and what else of chance and of order is taken from the
+system. What does not: what happens in the loop (`session`).
 """
 
 from __future__ import annotations

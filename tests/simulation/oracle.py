@@ -1,7 +1,7 @@
 """What the cache promised, checked: the invariants I1 to I9 of docs/explanation/semantics.md.
 
-The oracle knows what was computed, from when, what was invalidated, when, and who must know of it. It looks at
-what callers get and at nothing inside the cache.
+The oracle knows what was computed, from when, what was invalidated, when, and who must know of it. It looks
+at what callers get and at nothing inside the cache.
 
 *Stale* means: the computation began before the invalidation was asked for. One that began in between may have
 read either state of the source, so it may be kept.

@@ -2,8 +2,8 @@
 
 A *session* is one world: its processes, servers and options. A *schedule* is one sequence of operations and
 faults in a namespace of its own, drawn from a seed of its own, with its own checks; a session runs some of
-them one after another, because opening caches costs more than running a schedule. What does not belong here: what
-the operations do (`session`).
+them one after another, because opening caches costs more than running a schedule. What does not belong here:
+what the operations do (`session`).
 """
 
 from __future__ import annotations
