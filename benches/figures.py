@@ -22,6 +22,7 @@ from typing import Any
 ROWS = {
     "fingerprint": "benches.test_fingerprint",
     "l1": "benches.test_l1",
+    "validity": "benches.test_validity",
     "memory": "benches.memory",
     "get": "benches.test_get",
     "get_or_compute": "benches.test_get_or_compute",
@@ -31,6 +32,8 @@ ROWS = {
     "postgres": "benches.test_postgres",
     "journal": "benches.test_journal",
     "redis": "benches.test_redis",
+    "staleness": "benches.test_staleness",
+    "erase": "benches.test_erase",
     "traces": "benches.traces",
 }
 PEERS = (

@@ -1,36 +1,42 @@
-"""Reads through the Redis tier, beside redis-py by hand and beside caches that use it.
+"""Reads through a cache over Redis, and through its read actor and tier alone, beside redis-py by hand.
 
-Processor time of this process, and wall-clock rates in the notes: the server has a core of its own.
+Memory is too small for what is read, so every read goes to the server. Processor time of this process, and
+wall-clock times where that is said: the server has a core of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import random
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import pytest
 import redis.asyncio
 
 from benches.figure import OURS, Figure, from_times
-from benches.rounds import AsyncContender, Spread, interleave_async, pedantic_async
+from benches.rounds import AsyncContender, Times, interleave_async, pedantic_async
+from llmcache_fast import LLMCache
 from llmcache_fast.actors.reader import ReadActor
-from llmcache_fast.tiers.base import NEVER, StoredRecord
 from llmcache_fast.tiers.redis import RedisTier
 from tests.servers.redis import RedisServer
 
 SINGLE = "redis-py, a command a call"
 MGET = "redis-py, MGET of 64 by hand"
+ACTOR = f"{OURS} (read actor and tier)"
 CALLERS = 256
 VALUE = os.urandom(2048)
 KEYS = [os.urandom(32) for _ in range(8192)]
-BUDGET = 0.25
+BUDGET = 5.0
+MEMORY = 1 << 16
 
 Get = Callable[[bytes], Awaitable[Any]]
 
@@ -40,17 +46,22 @@ async def gets() -> AsyncIterator[tuple[dict[str, Get], Any]]:
     """How each contender reads one key, and redis-py's client."""
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer.start(Path(folder))
+        url = f"{server.url}?budget={BUDGET}"
         try:
             client = redis.asyncio.Redis(port=server.port, max_connections=2 * CALLERS)
-            tier = RedisTier.from_url(f"{server.url}?budget=5")
+            async with LLMCache(tiers=[url]) as writer:
+                for key in KEYS:
+                    await writer.set(key, VALUE)
+                await writer.flush()
+            tier = RedisTier.from_url(url)
             await tier.open()
-            await tier.put_many([StoredRecord(key, VALUE, 1, 1, NEVER, 0) for key in KEYS])
             reader = ReadActor(tier)
-            async with anyio.create_task_group() as group:
+            async with LLMCache(tiers=[url], memory=MEMORY) as cache, anyio.create_task_group() as group:
                 await group.start(reader.run)
                 yield (
                     {
-                        OURS: lambda key: reader.get(key, BUDGET),
+                        OURS: cache.get,
+                        ACTOR: lambda key: reader.get(key, BUDGET),
                         SINGLE: lambda key: client.get(b"lc:r" + key),
                     },
                     client,
@@ -62,11 +73,15 @@ async def gets() -> AsyncIterator[tuple[dict[str, Get], Any]]:
             server.stop()
 
 
+_next = count()
+
+
 def chosen(size: int) -> list[bytes]:
-    return [KEYS[(number * 7919) % len(KEYS)] for number in range(size)]
+    """Each key as often as the others, and none again soon: what is in memory is not asked for."""
+    return [KEYS[(number * 7919) % len(KEYS)] for number in islice(_next, size)]
 
 
-async def together(get: Get, keys: list[bytes], waits: list[float]) -> None:
+async def together(get: Get, keys: list[bytes], waits: list[float], callers: int = CALLERS) -> None:
     """So many callers at once, each with one read after the other."""
     source = iter(keys)
 
@@ -76,64 +91,84 @@ async def together(get: Get, keys: list[bytes], waits: list[float]) -> None:
             assert await get(key) is not None
             waits.append(time.perf_counter() - start)
 
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    await asyncio.gather(*(caller() for _ in range(callers)))
 
 
 @asynccontextmanager
-async def entrants(work: str) -> AsyncIterator[dict[str, AsyncContender]]:
+async def entrants(callers: int = CALLERS) -> AsyncIterator[dict[str, AsyncContender]]:
     async with gets() as (each, client):
 
         def contender(get: Get) -> AsyncContender:
-            async def many(keys: list[bytes]) -> None:
-                await together(get, keys, [])
+            async def run(keys: list[bytes]) -> None:
+                await together(get, keys, [], callers)
 
-            async def one(keys: list[bytes]) -> None:
-                for key in keys:
-                    assert await get(key) is not None
-
-            return AsyncContender(chosen, many if work == "many" else one)
-
-        async def by_hand(keys: list[bytes]) -> None:
-            names = [b"lc:r" + key for key in keys]
-            for start in range(0, len(names), 64):
-                await client.mget(names[start : start + 64])
+            return AsyncContender(chosen, run)
 
         contenders = {name: contender(get) for name, get in each.items()}
-        if work == "many":
-            contenders[MGET] = AsyncContender(chosen, by_hand)
+        if callers > 1:
+            contenders[MGET] = AsyncContender(chosen, lambda keys: by_hand(client, keys))
         yield contenders
 
 
-async def _waits(rounds: int) -> dict[str, Spread]:
-    """The 99th percentile of a read among 256 callers, in milliseconds of the wall clock."""
-    slowest: dict[str, list[float]] = {}
-    async with gets() as (each, _):
-        for _ in range(rounds):
-            for name, get in each.items():
-                waits: list[float] = []
-                await together(get, chosen(2048), waits)
-                slowest.setdefault(name, []).append(sorted(waits)[int(0.99 * len(waits))] * 1000)
-    return {name: Spread.of(values) for name, values in slowest.items()}
+async def by_hand(client: Any, keys: list[bytes]) -> None:
+    names = [b"lc:r" + key for key in keys]
+    for start in range(0, len(names), 64):
+        assert None not in await client.mget(names[start : start + 64])
 
 
-async def _times(work: str, size: int, rounds: int) -> Any:
-    async with entrants(work) as contenders:
+async def _times(callers: int, size: int, rounds: int) -> Times:
+    """Processor time."""
+    async with entrants(callers) as contenders:
         return await interleave_async(contenders, size=size, rounds=rounds)
 
 
+class Waits(NamedTuple):
+    """By the wall clock and contender, in nanoseconds, by round: a read's share, half and the slowest."""
+
+    each: Times
+    p50: Times
+    p99: Times
+
+
+async def _waits(callers: int, size: int, rounds: int) -> Waits:
+    waits = Waits(Times(), Times(), Times())
+    rng = random.Random(1)
+    async with gets() as (gets_, client):
+        for _ in range(rounds):
+            names = [*gets_, MGET]
+            rng.shuffle(names)
+            for name in names:
+                keys, seen = chosen(size), [0.0]
+                gc.collect()
+                gc.disable()
+                start = time.perf_counter()
+                if name == MGET:
+                    await by_hand(client, keys)
+                else:
+                    await together(gets_[name], keys, seen, callers)
+                waits.each.rounds.setdefault(name, []).append((time.perf_counter() - start) / size * 1e9)
+                gc.enable()
+                if name != MGET:
+                    seen.sort()
+                    waits.p50.rounds.setdefault(name, []).append(seen[len(seen) // 2] * 1e9)
+                    waits.p99.rounds.setdefault(name, []).append(seen[len(seen) * 99 // 100] * 1e9)
+    return waits
+
+
 def figures(rounds: int) -> Iterator[Figure]:
-    times = asyncio.run(_times("many", 4096, rounds))
-    yield from_times(f"redis: {CALLERS} callers at once, 2 KB", times, SINGLE, target=1 / 8)
-    yield from_times(f"redis: {CALLERS} callers at once, 2 KB, beside MGET", times, MGET, target=1 / 0.75)
-    slowest = asyncio.run(_waits(max(3, rounds // 3)))
-    base = slowest[SINGLE].median
-    ratios = {name: Spread(*(value / base for value in spread)) for name, spread in slowest.items()}
-    absolute = {name: f"{spread.median:.2g} ms" for name, spread in slowest.items()}
-    yield Figure(f"redis: 99th percentile of {CALLERS} callers", SINGLE, ratios, 0.1, absolute)
-    times = asyncio.run(_times("one", 500, rounds))
+    many = f"redis: {CALLERS} callers at once, 2 KB"
+    times = asyncio.run(_times(CALLERS, 4096, rounds))
+    yield from_times(many, times, SINGLE, target=1 / 8)
+    yield from_times(f"{many}, beside MGET", times, MGET, target=1 / 0.75)
+    waits = asyncio.run(_waits(CALLERS, 4096, rounds))
+    yield from_times(f"{many}, beside MGET, wall clock", waits.each, MGET, target=1 / 0.75)
+    yield from_times(f"redis: 99th percentile of {CALLERS} callers", waits.p99, SINGLE, target=0.1)
+    times = asyncio.run(_times(1, 500, rounds))
     yield from_times("redis: one caller at a time, 2 KB", times, SINGLE, target=1.0)
+    waits = asyncio.run(_waits(1, 500, rounds))
+    yield from_times("redis: median latency of one caller, 2 KB, wall clock", waits.p50, SINGLE, target=1.0)
 
 
-@pytest.mark.parametrize("name", [OURS, SINGLE, MGET])
+@pytest.mark.parametrize("name", [OURS, ACTOR, SINGLE, MGET])
 def test_redis_together(benchmark: Any, name: str) -> None:
-    pedantic_async(benchmark, lambda: entrants("many"), name, size=1024)
+    pedantic_async(benchmark, entrants, name, size=1024)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from llmcache_fast._cache import LLMCache
 from llmcache_fast._core import fingerprint
-from llmcache_fast._entry import CacheResult, Computed, Invalidation
+from llmcache_fast._entry import CacheResult, Computed, Coverage, Erasure, Invalidation
 from llmcache_fast._errors import (
     CacheClosedError,
     ComputationError,
@@ -43,6 +43,8 @@ __all__ = [
     "ComputationError",
     "Computed",
     "ConfigurationError",
+    "Coverage",
+    "Erasure",
     "Explanation",
     "FlightCancelled",
     "FlightDeadlineExceeded",

@@ -19,7 +19,8 @@ from llmcache_fast._codec import decode
 from llmcache_fast._computing import Computing
 from llmcache_fast._core import Clock
 from llmcache_fast._decorator import Cached, cached
-from llmcache_fast._entry import CacheResult, Computed, Invalidation, of_stored_form
+from llmcache_fast._entry import CacheResult, Computed, Erasure, Invalidation, of_stored_form
+from llmcache_fast._erasure import Erasures
 from llmcache_fast._errors import ConfigurationError, UnstorableValueError
 from llmcache_fast._explain import Explanation, Recent
 from llmcache_fast._invalidation import Invalidations
@@ -30,6 +31,7 @@ from llmcache_fast._options import (
     DEFAULT_DEADLINE,
     DEFAULT_LEASE_WAIT,
     DEFAULT_MEMORY,
+    DEFAULT_SWEEP_RATE,
     UNSET,
     Seconds,
     Unset,
@@ -101,6 +103,8 @@ class LLMCache(Lifecycle):
             or what is found is marked `unverified` until the authority is heard again.
         strict: Rather than going on with what is not certain, `invalidate` raises when the authority cannot
             be told, instead of answering `deferred`; and past `coherence_lease` nothing is served.
+        sweep_rate: Records a second at which tiers are looked through for what was invalidated, to delete
+            it; 0 leaves it to its time to live.
         clock: A `testing.ManualClock` in tests.
 
     Raises:
@@ -128,6 +132,7 @@ class LLMCache(Lifecycle):
         prices: PriceTable | None = None,
         lease_wait: Seconds = DEFAULT_LEASE_WAIT,
         coherence_lease: Seconds = DEFAULT_COHERENCE_LEASE,
+        sweep_rate: float = DEFAULT_SWEEP_RATE,
         journal: str | Path | None = None,
         durability: Durability | None = None,
         compress: bool = True,
@@ -151,6 +156,7 @@ class LLMCache(Lifecycle):
             max_background=max_background,
             lease_wait=lease_wait,
             coherence_lease=coherence_lease,
+            sweep_rate=sweep_rate,
             journal=journal,
             durability=durability,
             strict=strict,
@@ -244,9 +250,12 @@ class LLMCache(Lifecycle):
             self,
             self._lookup.markers,
             self._flights,
-            is_current=self._lookup.is_current,
             strict=self.options.strict,
         )
+        self._erasures = Erasures(self, self._wire, self._lookup, self._invalidations, clock=self._clock)
+        sweeper = self._erasures.sweeper(self.options.sweep_rate)
+        if sweeper is not None:
+            await tasks.start(sweeper.run)
         self._streams = Streams(self._computing, self._storing, self._flights)
         exits.callback(self._flights.close)
 
@@ -276,10 +285,10 @@ class LLMCache(Lifecycle):
     # `get`, `get_nowait`, `get_or_compute` and `fingerprint` are methods of `Engine`: a hit ends there.
 
     async def _get_below(self, key: bytes, default: Any, kind: Any, namespace: str) -> Any:
-        found = await self._lookup.read(key, namespace)
-        if found is not None and self._clock() < found[0].fresh_until:
+        found = await self._lookup.get(key, namespace)
+        if found is not None:
             try:
-                return decode(found[0].content, found[0].payload, kind)
+                return decode(*found, kind)
             except UnstorableValueError:
                 pass
         return default
@@ -479,6 +488,7 @@ class LLMCache(Lifecycle):
         namespace: str | None = None,
         profile: str | None = None,
         variant: str | int | None = None,
+        dry_run: bool = False,
     ) -> Invalidation:
         """Invalidate by request or fingerprint, by tags (any of them), by label, or a whole namespace.
 
@@ -493,14 +503,53 @@ class LLMCache(Lifecycle):
         label, so it is bounded: of more than 128 patterns, older ones become the label before their first
         wildcard.
 
+        `dry_run` invalidates nothing and counts what would be covered, which costs a walk through all entries
+        of all tiers, up to a million of each.
+
         Raises:
             ConfigurationError: nothing, or something that cannot be, was named; nothing is invalidated.
             CacheClosedError: the cache is not open; or `strict`, and the authority could not be told.
         """
         self._check_open()
-        name = namespace_of(namespace if namespace is not None else self.options.namespace)
         if request is not UNSET:
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        name, targets, patterns = self._named(key, tags, label, pattern, namespace)
+        return await (self._preview if dry_run else self._invalidations.apply)(name, targets, patterns)
+
+    async def erase(
+        self,
+        request: Any = UNSET,
+        *,
+        key: bytes | None = None,
+        tags: Sequence[str] | Unset = UNSET,
+        label: str | Unset = UNSET,
+        pattern: str | Unset = UNSET,
+        namespace: str | None = None,
+        profile: str | None = None,
+        variant: str | int | None = None,
+    ) -> Erasure:
+        """Invalidate, then delete physically: memory, buffered writes, journal, dead letters, every tier.
+
+        What is named as for `invalidate`; values computed after it are kept. The invalidation is durable
+        first, so nothing erased is answered again whatever happens meanwhile; an erasure that was cut short
+        is finished by another, or in time by the sweepers. Costs a walk through every tier. What it does not
+        reach (backups, replicas, PostgreSQL's dead rows until VACUUM) is in "Invalidate and erase".
+
+        Raises:
+            ConfigurationError: nothing, or something that cannot be, was named; nothing is erased.
+            CacheClosedError: the cache is not open; or `strict`, and the authority could not be told: then
+                it is invalid in this process, and nothing was deleted.
+        """
+        self._check_open()
+        if request is not UNSET:
+            key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
+        return await self._erasures.erase(*self._named(key, tags, label, pattern, namespace))
+
+    def _named(
+        self, key: bytes | None, tags: Any, label: Any, pattern: Any, namespace: str | None
+    ) -> tuple[str, list[int], list[str]]:
+        """Namespace, targets and patterns of what an invalidation names."""
+        name = namespace_of(namespace if namespace is not None else self.options.namespace)
         targets = self._invalidations.named(name, key=key, tags=tags, label=label)
         patterns = [] if pattern is UNSET else [pattern_of(pattern)]
         if not targets and not patterns:
@@ -509,15 +558,22 @@ class LLMCache(Lifecycle):
                     "nothing was named: give a request, key, tags, label, pattern or namespace"
                 )
             targets = [self._namespace_id(name)]
-        return await self._invalidations.apply(name, targets, patterns)
+        return name, targets, patterns
 
-    async def bump_version(self, name: str, *, namespace: str | None = None) -> Invalidation:
+    async def bump_version(
+        self, name: str, *, namespace: str | None = None, dry_run: bool = False
+    ) -> Invalidation:
         """Invalidate all entries that were stored with `depends_on=[name]`. As `invalidate` otherwise."""
         self._check_open()
         space = namespace_of(namespace or self.options.namespace)
-        return await self._invalidations.apply(
-            space, self._named_targets(space, versions=list(names("name", [name])))
-        )
+        targets = self._named_targets(space, versions=list(names("name", [name])))
+        return await (self._preview if dry_run else self._invalidations.apply)(space, targets)
+
+    async def _preview(
+        self, namespace: str, targets: Sequence[int], patterns: Sequence[str] = ()
+    ) -> Invalidation:
+        covered = await self._erasures.preview(namespace, targets, patterns)
+        return Invalidation(seq=self._stamp(self._namespace_id(namespace))[1], covered=covered)
 
     # -- looking in -----------------------------------------------------------------------------------
 

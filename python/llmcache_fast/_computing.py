@@ -162,7 +162,7 @@ class Computing:
 
     async def found(self, key: bytes, namespace: str, options: CallOptions) -> Answer | None:
         """What any tier holds, fresh or stale, without computing."""
-        view = self._engine._view(key)
+        view = None if self._lookup.peek(key, namespace) is None else self._engine._view(key)
         if view is not None:
             found: Found | None = (entry_of(view, key, namespace), "memory")
         else:
@@ -195,10 +195,9 @@ class Computing:
         namespace: str,
         options: CallOptions,
     ) -> Landing | None:
-        view = self._engine._peek(key)
-        if view is None:
+        entry = self._lookup.peek(key, namespace)
+        if entry is None:
             return None
-        entry = entry_of(view, key, namespace)
         now = self._state(entry, options)
         if not _is_for(entry, kind):
             return None
@@ -407,8 +406,7 @@ class Computing:
     # -- failures -------------------------------------------------------------------------------------
 
     def _fallback(self, key: bytes, namespace: str) -> Entry | None:
-        view = self._engine._peek(key)
-        return None if view is None else entry_of(view, key, namespace)
+        return self._lookup.peek(key, namespace)
 
     def _after_failure(
         self,

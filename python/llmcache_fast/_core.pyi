@@ -25,6 +25,7 @@ __all__ = [
     "Keyring",
     "View",
     "canonical",
+    "decode_entry",
     "decode_envelope",
     "encode_envelope",
     "fingerprint",
@@ -68,9 +69,28 @@ class DiskStore:
     def purge(self, now: int, limit: int) -> int: ...
     def clear(self) -> int: ...
     def vacuum(self) -> int: ...
-    def raise_markers(self, namespace: int, targets: Sequence[int], now: int) -> tuple[int, int]: ...
-    def markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]: ...
-    def epoch(self, namespace: int, now: int) -> tuple[int, int]: ...
+    def scrub(self) -> list[Path]:
+        """Make what was deleted unreadable in the files; those set aside as damaged, which are left alone."""
+
+    def raise_markers(
+        self,
+        namespace: int,
+        targets: Sequence[int],
+        rules: Sequence[bytes],
+        forget: Sequence[bytes],
+        now: int,
+    ) -> tuple[int, int, int]:
+        """Epoch, seq, and the seq before. Those who follow are told."""
+
+    def changes(
+        self, asked: Sequence[tuple[int, int, int]], now: int
+    ) -> list[tuple[int, int, list[tuple[int, int]], list[tuple[bytes, int]]]]:
+        """`(epoch, seq, markers, rules)` of each namespace, since each `(namespace, epoch, seq)`."""
+
+    def scan(self, after: int | None, limit: int) -> tuple[list[tuple[bytes, bytes]], int | None]:
+        """`(key, envelope)`s, and where to go on."""
+
+    def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int: ...
     def check(self) -> list[str]: ...
     def stats(self) -> dict[str, int]: ...
     def close(self) -> None: ...
@@ -91,6 +111,11 @@ class Journal:
     @staticmethod
     def adopt(folder: str | Path, segment_bytes: int) -> tuple[list[Journal], list[TierError]]:
         """The lanes whose processes are gone, each given to one caller; the errors of unreadable ones."""
+
+    @staticmethod
+    def survey(folder: str | Path, own: Sequence[Path], matches: Callable[[bytes], bool]) -> int:
+        """Of how many records in lanes of living processes, done or not, `matches(envelope)` is true; without
+        those of the paths `own`. Reads all of their files: call it in a thread."""
 
     @property
     def path(self) -> Path: ...
@@ -178,12 +203,26 @@ def encode_envelope(
         ValueError: a number or a length that the format cannot hold.
     """
 
+def decode_entry(
+    data: bytes, namespace: str, fingerprint: bytes, keyring: Keyring | None = None
+) -> tuple[tuple[int, bytes | str, bytes, int, int, int, int, int, int] | None, str]:
+    """As `decode_envelope`, of a stored response and without what its reader knows: content type, payload
+    (text as `str`), packed facts, `created`, `fresh_until`, `stale_until`, epoch, snap, cost."""
+
 def decode_envelope(
     data: bytes, namespace: str, fingerprint: bytes, keyring: Keyring | None = None
 ) -> tuple[Envelope | None, str]:
     """`(envelope, "")`, or `(None, reason)`. Raises nothing because of what `data` holds.
 
     Allocates the record's own size, and of a compressed payload what it declares, up to `MAX_UNPACKED`.
+    """
+
+def examine_envelope(
+    data: bytes, keyring: Keyring | None = None
+) -> tuple[tuple[bytes, str, bytes, int, int, int, int, int] | None, str]:
+    """`((fingerprint, namespace, facts, epoch, snap, created, fresh_until, stale_until), "")`, or
+    `(None, reason)`, of a record that is met on a walk through a tier. Never for an answer: nothing was
+    asked, so nothing was compared. Raises nothing because of what `data` holds; unpacks nothing.
     """
 
 @final
@@ -504,6 +543,14 @@ class Engine:
         epoch: int,
         snap: int,
     ) -> str: ...
+    def _promote(
+        self,
+        data: bytes,
+        namespace: str,
+        key: bytes,
+        keyring: Keyring | None,
+        unpack: Callable[[bytes], Any],
+    ) -> bytes | str | None: ...
     def _view(self, key: bytes) -> View | None: ...
     def _peek(self, key: bytes) -> View | None: ...
     def _remove(self, key: bytes) -> bool: ...
@@ -541,5 +588,6 @@ class Engine:
     @staticmethod
     def _matches(rule: str, label: str) -> bool: ...
     def _matching(self, namespace: int, targets: Sequence[int], rules: Sequence[str]) -> tuple[int, int]: ...
+    def _drop_invalid(self) -> int: ...
     def _vouch(self, until: int) -> None: ...
     def _shards(self) -> list[dict[str, int]]: ...

@@ -96,6 +96,17 @@ class CacheResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an invalidation would cover: entries that could be served now."""
+
+    memory: int = 0
+    buffered: int = 0
+    tiers: dict[str, int] = {}
+    unreadable: int = 0
+    unfinished: dict[str, str] = {}
+    """By tier why the count is a part of the truth."""
+
+
 class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
     """What an invalidation did."""
 
@@ -105,12 +116,47 @@ class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
     """The authority could not be told yet: it holds in this process, and is delivered later."""
     superseded: int = 0
     """Running computations whose values will not be stored."""
+    covered: Coverage | None = None
+    """Of a dry run: what it would cover. Nothing was invalidated."""
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """What an erasure did, in entries or writes that were deleted."""
+
+    seq: int
+    """The namespace's clock after the invalidation."""
+    deferred: bool = False
+    """The authority could not be told yet: the invalidation holds in this process, and is delivered later."""
+    superseded: int = 0
+    """Running computations whose values will not be stored."""
+    memory: int = 0
+    buffered: int = 0
+    """Writes on their way to a tier."""
+    journal: int = 0
+    """Writes that the journal alone held."""
+    dead_letters: int = 0
+    tiers: dict[str, int] = {}
+    unreadable: int = 0
+    """Records met that could not be judged, such as those sealed by a key that is not in the ring. They are
+    left, and nobody without the key can read them either."""
+    elsewhere: int = 0
+    """Records in the journals of other living processes that share the folder: they forget them themselves,
+    within a minute or two of hearing of the invalidation. Until then, erasing again counts them again."""
+    unfinished: dict[str, str] = {}
+    """By place why not all of it could be looked at."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every place was looked at to its end, and no living process holds any of it in its journal.
+        If not, nothing of it is answered any more all the same: erase again later."""
+        return not (self.unfinished or self.elsewhere or self.deferred)
 
 
 _NOT_OURS = (ValueError, RecursionError)
 """What decoders raise at bytes that somebody made up; the last at what is nested without end."""
 _encode_facts = msgspec.msgpack.Encoder().encode
-_NO_FACTS = _encode_facts(Facts())
+_NOTHING = Facts()
+_NO_FACTS = _encode_facts(_NOTHING)
 _decode_facts = msgspec.msgpack.Decoder(Facts).decode
 _decode_json = msgspec.json.Decoder().decode
 
@@ -131,6 +177,8 @@ _READ: dict[str, Callable[[bytes], Any]] = {
 
 def pack_facts(facts: Facts) -> bytes:
     """The packed form, as it stands in envelopes; nothing at all for facts that say nothing."""
+    if facts is _NOTHING:
+        return b""
     packed = _encode_facts(facts)
     return b"" if packed == _NO_FACTS else packed
 
@@ -141,7 +189,7 @@ def unpack_facts(packed: bytes) -> Facts:
     Raises:
         msgspec.DecodeError: it is none.
     """
-    return _decode_facts(packed) if packed else Facts()
+    return _decode_facts(packed) if packed else _NOTHING
 
 
 def to_envelope(entry: Entry, *, compress: bool = False, keyring: _core.Keyring | None = None) -> bytes:
@@ -174,42 +222,69 @@ def from_envelope(
     data: bytes, namespace: str, key: bytes, *, keyring: _core.Keyring | None = None
 ) -> tuple[Entry | None, str]:
     """The entry of a wire form, or None and why not. Hostile bytes raise nothing (I9)."""
-    envelope, reason = _core.decode_envelope(data, namespace, key, keyring)
-    if envelope is None:
+    parts, reason = _core.decode_entry(data, namespace, key, keyring)
+    if parts is None:
         return None, reason
-    if envelope.kind != VALUE or envelope.content_type >= len(CONTENTS):
-        return None, "kind"
-    content = CONTENTS[envelope.content_type]
-    payload: bytes | str = envelope.payload
+    number, payload, packed, created, fresh_until, stale_until, epoch, snap, cost = parts
+    content = CONTENTS[number]
     try:
-        facts = unpack_facts(envelope.facts)
+        facts = unpack_facts(packed)
     except _NOT_OURS:
         return None, "facts"
     try:
         # Who can write to a store can make up a record that is whole and holds no value: seen here, it is a
         # miss; seen by the caller it would be an exception.
-        if content == "text":
-            payload = envelope.payload.decode()
-        elif content != "bytes":
-            _READ[content](envelope.payload)
+        if isinstance(payload, bytes) and content != "bytes":
+            _READ[content](payload)
     except _NOT_OURS:
         return None, "payload"
+    # By position: every read of a lower tier comes by here, and names cost it a microsecond.
     return (
         Entry(
-            key=key,
-            namespace=namespace,
-            content=content,
-            payload=payload,
-            facts=facts,
-            created=envelope.created,
-            fresh_until=envelope.fresh_until,
-            stale_until=envelope.stale_until,
-            epoch=envelope.epoch,
-            snap=envelope.snap,
-            cost=envelope.cost,
+            key,
+            namespace,
+            content,
+            payload,
+            facts,
+            created,
+            fresh_until,
+            stale_until,
+            epoch,
+            snap,
+            cost,
         ),
         "",
     )
+
+
+class Seen(NamedTuple):
+    """What a record says of itself to one who walks through a tier. Times are microseconds since 1970."""
+
+    key: bytes
+    """The fingerprint, whatever the tier calls it."""
+    namespace: str
+    facts: Facts
+    epoch: int
+    snap: int
+    created: int
+    fresh_until: int
+    stale_until: int
+
+
+def examine(data: bytes, *, keyring: _core.Keyring | None = None) -> tuple[Seen | None, str]:
+    """The facts of a wire form that was met and not asked for, or None and why not; never for an answer (I9).
+
+    Plain records are read whatever the keys. Hostile bytes raise nothing. Cost: a hash over the record, or
+    its decryption; no payload is unpacked.
+    """
+    found, reason = _core.examine_envelope(data, keyring)
+    if found is None:
+        return None, reason
+    key, namespace, packed, *numbers = found
+    try:
+        return Seen(key, namespace, unpack_facts(packed), *numbers), ""
+    except _NOT_OURS:
+        return None, "facts"
 
 
 def stored_form(entry: Entry) -> Any:

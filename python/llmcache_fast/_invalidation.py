@@ -6,7 +6,7 @@ telling the authority (`_markers`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llmcache_fast._core import Engine
@@ -14,7 +14,6 @@ from llmcache_fast._entry import Invalidation
 from llmcache_fast._errors import CacheClosedError, ConfigurationError
 from llmcache_fast._markers import Markers
 from llmcache_fast._options import UNSET, label_of, names
-from llmcache_fast.actors.flight import Flight
 from llmcache_fast.actors.flights import Flights
 
 
@@ -27,15 +26,12 @@ class Invalidations:
         markers: Markers,
         flights: Flights,
         *,
-        is_current: Callable[[Flight], bool],
         strict: bool,
     ) -> None:
-        """`is_current` judges a flight by the markers that are known; `strict`: what the authority could not
-        be told raises."""
+        """`strict`: what the authority could not be told raises."""
         self._engine = engine
         self._markers = markers
         self._flights = flights
-        self._is_current = is_current
         self._strict = strict
 
     def named(self, namespace: str, *, key: Any = None, tags: Any = UNSET, label: Any = UNSET) -> list[int]:
@@ -64,10 +60,11 @@ class Invalidations:
         Raises:
             CacheClosedError: `strict`, and the authority could not be told; it holds in this process.
         """
+        # Before, so that what is being stored now is not stamped with a clock that this has moved; and after,
+        # for what was started meanwhile.
+        superseded = self._flights.supersede(namespace, set(targets), patterns)
         told = await self._markers.raise_all(namespace, list(targets), patterns)
-        superseded = self._flights.supersede(namespace, set(targets))
-        if patterns:
-            superseded += self._flights.supersede_where(namespace, self._is_current)
+        superseded += self._flights.supersede(namespace, set(targets), patterns)
         if not told and self._strict:
             raise CacheClosedError("the authority could not be told; the invalidation holds in this process")
         seq = self._engine._stamp(self._engine._namespace_id(namespace))[1]

@@ -7,11 +7,11 @@ marker is kept here (`markers` in the core). Times are seconds of the event loop
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from llmcache_fast.tiers.base import Changes, Message, Raised
+from llmcache_fast.tiers.base import MAX_RULES, NEVER, Asked, Changes, Message, Raised
 
 MAX_FOLLOWED: Final = 1 << 14
 """Namespaces whose clocks are followed; beyond it the one that was followed first is forgotten."""
@@ -41,8 +41,21 @@ class Known:
     """Whether the authority was heard at all."""
     left: list[int] = field(default_factory=list)
     """Epochs that were given up for another. What comes of them is late, or of a store that went back."""
+    over: int = 0
+    """An epoch that the authority is in and should not be: one that was left, or one whose clock went back."""
     rules: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     """By what authorities know it: pattern and seq of each rule."""
+    most_rules: int = MAX_RULES // 2
+    """With more of them, all are asked for: nobody tells of those that were forgotten."""
+
+    def question(self) -> Asked:
+        """What to ask the authority. One that is in an epoch that is over is asked as if more of that epoch
+        were known than can be: so it begins a new one, unless it has."""
+        if self.over:
+            return Asked(self.tier_space, self.over, NEVER)
+        if len(self.rules) > self.most_rules:
+            return Asked(self.tier_space)
+        return Asked(self.tier_space, self.epoch, self.seq)
 
     def hear(self, message: Message) -> Verdict:
         """Take note of a message; what it is to us."""
@@ -50,6 +63,7 @@ class Known:
             return "gap"
         if message.seq <= self.seq:
             return "old"
+        self._compare(message.prev)
         if message.prev != self.seq or message.targets is None:
             return "gap"
         self.seq = message.seq
@@ -59,9 +73,16 @@ class Known:
         """Take note of an invalidation that was made here; whether its epoch is the one of now."""
         if not self.enter(raised.epoch):
             return False
-        if raised.prev == self.seq and self.asked:
-            self.seq = raised.seq
+        if raised.seq > self.seq and self.asked:
+            self._compare(raised.prev)
+            if raised.prev == self.seq:
+                self.seq = raised.seq
         return True
+
+    def _compare(self, prev: int) -> None:
+        """A clock that moves on from a value below what is known of it has lost what was raised since."""
+        if prev < self.seq:
+            self.over = self.epoch
 
     def learn(self, changes: Changes, sent: float) -> bool:
         """Take note of all that changed since `epoch` and `seq`, as asked at `sent`. False: it is what an
@@ -72,13 +93,25 @@ class Known:
         self.seq = max(self.seq, changes.seq)
         self.as_of = max(self.as_of, sent)
         self.asked = True
+        if self.over != self.epoch:
+            self.over = 0
         return True
+
+    def rule(self, pattern: str) -> bytes | None:
+        """The rule that there is for a pattern."""
+        return next((rule for rule, (kept, _) in self.rules.items() if kept == pattern), None)
+
+    def forget(self, rules: Iterable[bytes]) -> list[str]:
+        """Forget rules; the patterns of which none is left."""
+        gone = {self.rules.pop(rule)[0] for rule in rules if rule in self.rules}
+        return sorted(gone - {pattern for pattern, _ in self.rules.values()})
 
     def enter(self, epoch: int) -> bool:
         """Be in an epoch, leaving the one before; not in one that was left."""
         if epoch == self.epoch:
             return True
         if epoch in self.left:
+            self.over = epoch
             return False
         if self.epoch:
             self.left = [*self.left[1 - MAX_LEFT :], self.epoch]

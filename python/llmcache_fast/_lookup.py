@@ -18,7 +18,7 @@ import anyio.abc
 
 from llmcache_fast._answer import entry_of
 from llmcache_fast._core import Engine
-from llmcache_fast._entry import Entry, Facts, pack_facts, stored_form
+from llmcache_fast._entry import Content, Entry, Facts, pack_facts, stored_form, unpack_facts
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._markers import Markers
@@ -136,6 +136,14 @@ class Lookup:
 
     # -- reading --------------------------------------------------------------------------------------
 
+    def peek(self, key: bytes, namespace: str) -> Entry | None:
+        """The valid entry in memory, fresh or stale, if it may be served: a strict cache serves only what is
+        vouched for. Counts no hit."""
+        if self._strict and not self.markers.is_vouched(namespace):
+            return None
+        view = self._engine._peek(key)
+        return None if view is None else entry_of(view, key, namespace)
+
     async def read(self, key: bytes, namespace: str, lease: Lease | None = None) -> Found | None:
         """The first valid entry below memory that is not gone.
 
@@ -143,16 +151,32 @@ class Lookup:
         to compute it is asked for in the same round trip, and if another process has it, its answer is
         waited for: see `LeaseActor.claim`. Give the lease back by `release`.
         """
+        found = await self._read(key, namespace, lease)
+        assert found is None or isinstance(found, tuple)  # noqa: S101 - values are for `get`
+        return found
+
+    async def get(self, key: bytes, namespace: str) -> tuple[Content, bytes | str] | None:
+        """As `read`, of an entry that is fresh: its content type and payload."""
+        found = await self._read(key, namespace, None, quick=True)
+        if isinstance(found, tuple):
+            entry, _ = found
+            return (entry.content, entry.payload) if self._clock() < entry.fresh_until else None
+        return None if found is None else ("text" if isinstance(found, str) else "bytes", found)
+
+    async def _read(
+        self, key: bytes, namespace: str, lease: Lease | None, *, quick: bool = False
+    ) -> Found | bytes | str | None:
+        """What `read` returns; or with `quick`, where that is less work, the value of a fresh entry."""
         if not self.floors:
             return None
         current = await self.markers.prepare(namespace)
         if self._strict:
-            if not current:
+            if not self.markers.is_vouched(namespace):
                 return None
-            # Not served by the engine when it was not vouched for; now it is.
-            view = self._engine._peek(key)
-            if view is not None and self._clock() < view.fresh_until:
-                return entry_of(view, key, namespace), "memory"
+            # The engine did not serve what was not vouched for; now it may be.
+            entry = self.peek(key, namespace)
+            if entry is not None and self._clock() < entry.fresh_until:
+                return entry, "memory"
         tier_key = self._wire.tier_key(key)
         missed: list[Floor] = []
         for floor in self.floors:
@@ -169,6 +193,11 @@ class Lookup:
                 envelope = floor.writer.get(tier_key) or envelope
                 if not answered and envelope is None:
                     continue
+            if quick and envelope is not None and not missed:
+                value = self._engine._promote(envelope, namespace, key, self._wire.keyring, unpack_facts)
+                if value is not None:
+                    floor.hits += 1
+                    return value
             entry = None if envelope is None else self._checked(floor, envelope, namespace, key)
             if entry is None:
                 missed.append(floor)

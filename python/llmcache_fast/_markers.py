@@ -26,7 +26,8 @@ from llmcache_fast._wire import Wire
 from llmcache_fast.actors.deferred import DeferredLog
 from llmcache_fast.actors.follower import Follower
 from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Asked, Changes, Message, Raised
-from llmcache_fast.tiers.budget import within
+from llmcache_fast.tiers.budget import to_wait, within
+from llmcache_fast.tiers.signal import Running
 
 _log = logging.getLogger("llmcache_fast.coherence")
 
@@ -71,6 +72,7 @@ class Markers:
         """The authority did not answer in time: until then nobody waits for it again."""
         self._asking: dict[str, anyio.Event] = {}
         self._tasks: Any = None
+        self._now = anyio.current_time
         self._deferred: dict[str, Untold] = {}
         self._delivering = anyio.Lock()
         self._log = log
@@ -84,6 +86,7 @@ class Markers:
         """`tasks` is where the authority is asked, `namespace` the cache's own; `supersede` is called with a
         namespace of which others invalidated something."""
         self._tasks, self._namespace = tasks, namespace
+        self._now = Running().now
         if supersede is not None:
             self._supersede = supersede
         if self.authority is not None:
@@ -101,6 +104,10 @@ class Markers:
             return True
         known = self._knowledge.get(namespace)
         return known is not None and known.epoch != 0
+
+    def heard(self) -> dict[int, tuple[int, int]]:
+        """By namespace that is followed: epoch and seq up to which all its markers are known here."""
+        return {known.space: (known.epoch, known.seq) for known in self._knowledge if known.asked}
 
     def is_vouched(self, namespace: str) -> bool:
         """Whether all that anybody invalidated until `coherence_lease` seconds ago is known here (I2)."""
@@ -127,7 +134,7 @@ class Markers:
         floor = self.authority
         if floor is None:
             return True
-        now = anyio.current_time()
+        now = self._now()
         known = self._follow(namespace)
         if known.as_of >= max(now - min(SYNC_EVERY, self._knowledge.lease), self._doubt):
             return True
@@ -138,7 +145,7 @@ class Markers:
             # One for all who come meanwhile, and a task of the cache: no caller's cancellation stops it.
             asking = self._asking[namespace] = anyio.Event()
             self._tasks.start_soon(self._ask_for_all, floor, known, asking)
-        if not await within(floor.tier.read_budget, asking):
+        if not await within(to_wait(floor.tier.read_budget), asking):
             floor.failed("markers", TimeoutError())
             self._ask_after = anyio.current_time() + floor.tier.read_budget
             return False
@@ -222,10 +229,10 @@ class Markers:
             await self._deliver()
             for start in range(0, len(spaces), ASKED_AT_ONCE):
                 some = spaces[start : start + ASKED_AT_ONCE]
-                asked = [Asked(known.tier_space, known.epoch, known.seq) for known in some]
+                asked = [known.question() for known in some]
                 sent = anyio.current_time()
-                for known, changes in zip(some, await authority.changes(asked), strict=True):
-                    learned &= self._learn(known, changes, sent)
+                for known, of, changes in zip(some, asked, await authority.changes(asked), strict=True):
+                    learned &= self._learn(known, of, changes, sent)
         except TierError as error:
             floor.failed("markers", error)
             return False
@@ -233,7 +240,7 @@ class Markers:
             self._vouch()
         return learned
 
-    def _learn(self, known: Known, changes: Changes, sent: float) -> bool:
+    def _learn(self, known: Known, asked: Asked, changes: Changes, sent: float) -> bool:
         engine, before = self._engine, (known.epoch, known.seq)
         if not known.learn(changes, sent):
             _log.warning("an authority answered with an epoch of the past; its entries are not used")
@@ -244,6 +251,12 @@ class Markers:
             engine._raise(known.space, [target], seq)
         for rule, seq in changes.rules:
             self._learn_rule(known, rule, seq)
+        if asked.epoch != changes.epoch:
+            # These are all; what else is known was forgotten, for markers that cover it.
+            kept = dict(changes.rules)
+            lost = [rule for rule, (_, seq) in known.rules.items() if rule not in kept and seq <= changes.seq]
+            engine._forget_rules(known.space, known.forget(lost))
+            known.most_rules = max(MAX_RULES // 2, len(known.rules) + MAX_RULES // 8)
         # Markers first: entries that memory takes meanwhile are judged by them.
         engine._adopt(known.space, changes.epoch, changes.seq)
         if changes.markers or changes.rules or before[0] != known.epoch:
@@ -295,20 +308,22 @@ class Markers:
         """Raise markers at the authority, and here."""
         assert self.authority is not None  # noqa: S101 - asked by those who call
         authority: Any = self.authority.tier
-        rules = [self._wire.rule(known.namespace, pattern) for pattern in patterns]
+        # A sealed rule is another each time.
+        rules = [known.rule(pattern) or self._wire.rule(known.namespace, pattern) for pattern in patterns]
         crowded, forget = self._compact(known, rules)
         tier_targets = self._wire.tier_targets([*targets, *crowded])
         raised: Raised = await authority.raise_markers(known.tier_space, tier_targets, rules, forget=forget)
         if not known.raised(raised):
             self._ask_soon()
             raise TierError("its clock went back", tier=authority.name, operation="markers", reason="epoch")
+        if known.over:
+            self._ask_soon()
         self._engine._adopt(known.space, raised.epoch, 0)
         self._engine._raise(known.space, [*targets, *crowded], raised.seq)
         for rule, pattern in zip(rules, patterns, strict=True):
             known.rules[rule] = pattern, raised.seq
             self._engine._raise_rules(known.space, [pattern], raised.seq)
-        gone = [known.rules.pop(rule)[0] for rule in forget if rule in known.rules]
-        self._engine._forget_rules(known.space, gone)
+        self._engine._forget_rules(known.space, known.forget(forget))
         if self._bus is not None and self._bus is not self.authority and self._bus.is_readable:
             named = None if rules or len(tier_targets) > MAX_TOLD else tuple(tier_targets)
             await self._tell_bus(

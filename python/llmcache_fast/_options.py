@@ -39,6 +39,8 @@ DEFAULT_DEADLINE: Final = 600.0
 """Longer than providers keep a request: only what hangs is cut."""
 
 
+DEFAULT_SWEEP_RATE: Final = 2_000.0
+"""A million records take eight minutes, and a tier does ten to a hundred times as much."""
 DEFAULT_LEASE_WAIT: Final = 60.0
 """Longer than most answers take; who waits for nothing has lost a minute, not the answer."""
 
@@ -65,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_background: int = 64
     lease_wait: float = DEFAULT_LEASE_WAIT
     coherence_lease: float = DEFAULT_COHERENCE_LEASE
+    sweep_rate: float = DEFAULT_SWEEP_RATE
     durability: Literal["memory", "journal", "sync"] = "memory"
     journal: str | None = None
     strict: bool = False
@@ -206,6 +209,12 @@ def _lease(value: object) -> float:
     return lease
 
 
+def _rate(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"sweep_rate is {value!r}: must be a number of records a second, or 0")
+    return float(value)
+
+
 def options_of(**given: Any) -> Options:
     """The options of a cache from its constructor's arguments.
 
@@ -215,6 +224,7 @@ def options_of(**given: Any) -> Options:
     for name in ("stale_while_revalidate", "stale_if_error", "negative_ttl", "deadline", "lease_wait"):
         given[name] = seconds(name, given[name])
     given["coherence_lease"] = _lease(given["coherence_lease"])
+    given["sweep_rate"] = _rate(given["sweep_rate"])
     given["ttl"] = None if given["ttl"] is None else seconds("ttl", given["ttl"])
     given["namespace"] = namespace_of(given["namespace"])
     given["memory"] = size_in_bytes("memory", given["memory"])
@@ -259,11 +269,12 @@ _ENVIRONMENT: Final = {
     "LLMCACHE_DEADLINE": "deadline",
     "LLMCACHE_LEASE_WAIT": "lease_wait",
     "LLMCACHE_COHERENCE_LEASE": "coherence_lease",
+    "LLMCACHE_SWEEP_RATE": "sweep_rate",
     "LLMCACHE_DURABILITY": "durability",
     "LLMCACHE_JOURNAL": "journal",
 }
-_READ_ELSEWHERE: Final = frozenset({"LLMCACHE_PRICES"})
-"""Variables that are no options of a cache: the price table's file."""
+_READ_ELSEWHERE: Final = frozenset({"LLMCACHE_PRICES", "LLMCACHE_POSTGRES_URL"})
+"""Variables that are no options of a cache: the file of prices, the address for `llmcache-fast migrate`."""
 
 
 def from_environment(

@@ -28,6 +28,7 @@ ENVIRONMENT: Final = frozenset(
         "LLMCACHE_BLINDING",
         "LLMCACHE_BLINDING_FILE",
         "LLMCACHE_ACCEPT_PLAIN",
+        "LLMCACHE_SEARCHABLE",
     }
 )
 """Variables that `Secrecy.from_environment` reads."""
@@ -91,7 +92,7 @@ class Secrecy:
         `LLMCACHE_KEYS` is `name=key,name=key`; `LLMCACHE_KEYS_FILE` names a file of such lines, in which
         empty lines and those that begin with `#` count for nothing. `LLMCACHE_CURRENT_KEY` names the one that
         writes. `LLMCACHE_BLINDING` is the blinding secret, `LLMCACHE_BLINDING_FILE` a file that holds it.
-        `LLMCACHE_ACCEPT_PLAIN` is `1` or `0`.
+        `LLMCACHE_ACCEPT_PLAIN` and `LLMCACHE_SEARCHABLE` are `1` or `0`.
 
         Raises:
             ConfigurationError: as the constructor; a file that cannot be read, or two places for one thing.
@@ -99,18 +100,16 @@ class Secrecy:
         variables = os.environ if environment is None else environment
         keys = _variable(variables, "LLMCACHE_KEYS")
         blinding = _variable(variables, "LLMCACHE_BLINDING")
-        plain = variables.get("LLMCACHE_ACCEPT_PLAIN", "0")
         if keys is None:
             if given := sorted(ENVIRONMENT & variables.keys()):
                 raise ConfigurationError(f"{', '.join(given)} needs LLMCACHE_KEYS or LLMCACHE_KEYS_FILE")
             return None
-        if plain not in ("0", "1"):
-            raise ConfigurationError("LLMCACHE_ACCEPT_PLAIN: must be 1 or 0")
         return cls(
             _lines(keys),
             current=variables.get("LLMCACHE_CURRENT_KEY"),
             blinding=blinding if blinding is None else blinding.strip(),
-            accept_plain=plain == "1",
+            accept_plain=_switch(variables, "LLMCACHE_ACCEPT_PLAIN"),
+            searchable=_switch(variables, "LLMCACHE_SEARCHABLE"),
         )
 
     @property
@@ -208,6 +207,13 @@ def _lines(text: str) -> dict[str, Key]:
             raise ConfigurationError(f"keys: {name.strip()} is there twice")
         keys[name.strip()] = key
     return keys
+
+
+def _switch(variables: Mapping[str, str], name: str) -> bool:
+    value = variables.get(name, "0")
+    if value not in ("0", "1"):
+        raise ConfigurationError(f"{name}: must be 1 or 0")
+    return value == "1"
 
 
 def _variable(variables: Mapping[str, str], name: str) -> str | None:

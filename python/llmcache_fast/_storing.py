@@ -137,10 +137,16 @@ class Storing:
             flight.since = self._engine._stamp(flight.space)
         with self._flights.writing(flight):
             await self._lookup.markers.prepare(namespace)
-        # The caller had the value before: what was invalidated while the clock was asked for covers it.
+            if flight.since is None:
+                flight.since = self._engine._stamp(flight.space)
+            await self._lookup.writers.room(key, len(form.payload))
         self._flights.supersede_flight(key)
         self._flights.supersede_writes(key)
-        stamped = Stamped(*self._engine._stamp(flight.space), self._clock())
+        # The caller had the value before: what was invalidated while the clock was asked for covers it.
+        stamp = self._engine._stamp(flight.space)
+        if flight.since[0] == stamp[0]:
+            stamp = flight.since
+        stamped = Stamped(*stamp, self._clock())
         entry = self._entry(flight, form, computed, options, stamped)
         stored, receipt = self._store(flight, entry, computed, options, form.ttl)
         if self._lookup.writers.durability == "memory":

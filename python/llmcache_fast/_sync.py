@@ -13,7 +13,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from llmcache_fast._cache import LLMCache
-from llmcache_fast._entry import CacheResult, Invalidation
+from llmcache_fast._entry import CacheResult, Erasure, Invalidation
 from llmcache_fast._errors import CacheClosedError
 from llmcache_fast._explain import Explanation
 from llmcache_fast._options import UNSET
@@ -95,6 +95,11 @@ class SyncLLMCache:
     def invalidate(self, request: Any = UNSET, **options: Any) -> Invalidation:
         """See `LLMCache.invalidate`."""
         done: Invalidation = self._run(self._cache.invalidate, request, **options)
+        return done
+
+    def erase(self, request: Any = UNSET, **options: Any) -> Erasure:
+        """See `LLMCache.erase`."""
+        done: Erasure = self._run(self._cache.erase, request, **options)
         return done
 
     def bump_version(self, name: str, **options: Any) -> Invalidation:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from llmcache_fast import _entry
-from llmcache_fast._core import Keyring
+from llmcache_fast._core import Keyring, decode_envelope, encode_envelope
 from llmcache_fast._secrecy import Secrecy
 from llmcache_fast.tiers.base import StoredRecord
 
@@ -67,6 +67,36 @@ class Wire:
         """
         return _entry.from_envelope(envelope, namespace, key, keyring=self._keyring)
 
+    def examine(self, envelope: bytes) -> tuple[_entry.Seen | None, str]:
+        """What a record says of itself that a walk through a tier has met; see `_entry.examine`."""
+        return _entry.examine(envelope, keyring=self._keyring)
+
+    def note(self, key: bytes, payload: bytes, now: int) -> StoredRecord:
+        """A record that is no entry: a note from one process to others in a tier's own keys. No reader takes
+        it for an answer, for its kind is none of a value."""
+        envelope = encode_envelope(
+            kind=_NOTE,
+            content_type=0,
+            epoch=0,
+            snap=0,
+            created=now,
+            fresh_until=_entry.NEVER,
+            stale_until=_entry.NEVER,
+            compute_micros=0,
+            cost=0,
+            fingerprint=key,
+            namespace="",
+            facts=b"",
+            payload=payload,
+            keyring=self._keyring,
+        )
+        return StoredRecord(key, envelope, 0, 0, _entry.NEVER, 0, now)
+
+    def noted(self, key: bytes, envelope: bytes) -> bytes | None:
+        """What a note says; None if it is none."""
+        found, _ = decode_envelope(envelope, "", key, self._keyring)
+        return found.payload if found is not None and found.kind == _NOTE else None
+
     def tier_key(self, key: bytes) -> bytes:
         """What tiers call the entry of a fingerprint."""
         return key if self._blinding is None else self._blinding.tier_key(key)
@@ -112,6 +142,8 @@ class Wire:
 
 
 _RULES: Final = "rules"
+_NOTE: Final = 2
+"""The envelope's kind of what is no response."""
 
 
 def _rule_key(namespace: str) -> bytes:

@@ -153,6 +153,12 @@ class MemoryTier:
 
     def _changes(self, namespace: int, known: int, seen: int) -> Changes:
         epoch, seq = self._clock_of(namespace)
+        if epoch == known and seq < seen:
+            # Behind what was acknowledged: markers were lost with it.
+            epoch = random.getrandbits(64)
+            self._clocks[namespace] = epoch, seq
+            self._markers.pop(namespace, None)
+            self._rules.pop(namespace, None)
         since = seen if epoch == known else 0
 
         def after(table: dict[T, int]) -> list[tuple[T, int]]:

@@ -313,6 +313,28 @@ async def test_rules_are_sealed_with_the_keys_and_bound_to_their_namespace(clock
     assert b"content" not in repr(shared._rules).encode()
 
 
+async def test_many_patterns_become_labels_and_are_forgotten_by_all(
+    shared: MemoryTier, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each process would compare every entry with all patterns there ever were."""
+    monkeypatch.setattr("llmcache_fast._markers.MAX_RULES", 16)
+    (one, _), (other, _) = process(shared, clock), process(shared, clock)
+    async with one, other:
+        for cache in (one, other):
+            await cache.set({"q": "kept"}, "kept", label="kept/a")
+        known = [next(iter(cache._lookup.markers._knowledge)) for cache in (one, other)]
+        for each in known:
+            each.most_rules = 8
+        await one.set(REQUEST, "old", label="content/deep/7")
+        for number in range(40):
+            await one.invalidate(pattern=f"content/*/{number}")
+            await other._lookup.markers._poll()
+        await other._lookup.markers._poll()
+        assert max(len(each.rules) for each in known) <= 12
+        assert await one.get(REQUEST) is None
+        assert await one.get({"q": "kept"}) == await other.get({"q": "kept"}) == "kept"
+
+
 async def test_a_store_that_comes_back_with_an_epoch_of_the_past_is_not_believed(
     shared: MemoryTier, clock: ManualClock
 ) -> None:
@@ -330,9 +352,15 @@ async def test_a_store_that_comes_back_with_an_epoch_of_the_past_is_not_believed
 
         await until(flushed)
         shared._clocks[space] = before
-        for _ in range(3):
-            await other._lookup.markers._poll()
-            assert await other.get(REQUEST) is None
+        await other._lookup.markers._poll()
+        assert await other.get(REQUEST) is None
+        for cache in (other, one):
+            await cache._lookup.markers._poll()
+            assert await cache.get(REQUEST) is None
+        assert shared._clocks[space][0] not in (1234, before[0]), "the store began a new epoch"
+        await one.set(REQUEST, "new")
+        await one.flush()
+        assert await other.get(REQUEST) == "new"
 
 
 async def test_what_is_deferred_is_hidden_whatever_its_stamp_and_delivered_first(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -318,16 +318,16 @@ class KeepsCancelled(Flights):
 class ForgetsToSupersede(Flights):
     """An invalidation does not reach what is running."""
 
-    def supersede(self, namespace: str, targets: set[int] | None) -> int:
+    def supersede(self, namespace: str, targets: set[int] | None, patterns: Sequence[str] = ()) -> int:
         return 0
 
 
 class JoinsSuperseded(Flights):
     """Newcomers join a flight that an invalidation has overtaken."""
 
-    def supersede(self, namespace: str, targets: set[int] | None) -> int:
+    def supersede(self, namespace: str, targets: set[int] | None, patterns: Sequence[str] = ()) -> int:
         table = dict(self._table)
-        count = super().supersede(namespace, targets)
+        count = super().supersede(namespace, targets, patterns)
         self._table.update(table)
         return count
 
@@ -345,9 +345,9 @@ class BareCancellation(Flights):
 class StoresSuperseded(Flights):
     """What an invalidation has overtaken is not marked, only taken out."""
 
-    def supersede(self, namespace: str, targets: set[int] | None) -> int:
+    def supersede(self, namespace: str, targets: set[int] | None, patterns: Sequence[str] = ()) -> int:
         before = set(self._running)
-        count = super().supersede(namespace, targets)
+        count = super().supersede(namespace, targets, patterns)
         for flight in before:
             flight.superseded = False
         return count

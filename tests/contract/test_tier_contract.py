@@ -13,7 +13,7 @@ import pytest
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
-from llmcache_fast.tiers.base import Authority, StoredRecord, Tier
+from llmcache_fast.tiers.base import Authority, ScannableTier, StoredRecord, Tier
 from llmcache_fast.tiers.disk import DiskTier
 from llmcache_fast.tiers.postgres import PostgresTier
 from llmcache_fast.tiers.redis import RedisTier
@@ -33,7 +33,16 @@ TIERS: dict[str, Make] = {
     ),
     "postgres": lambda of, clock: PostgresTier.from_url(of("postgres_url") + "?budget=5", clock=clock),
 }
+CLASSES: dict[str, type[Any]] = {
+    "memory": MemoryTier,
+    "faulty": FaultyTier,
+    "disk": DiskTier,
+    "redis": RedisTier,
+    "redis-cluster": RedisTier,
+    "postgres": PostgresTier,
+}
 AUTHORITIES = ["memory", "disk", "redis", "redis-cluster", "postgres"]
+SCANNABLE = [name for name in TIERS if hasattr(CLASSES[name], "scan")]
 DURABLE = ["disk", "redis", "postgres"]
 ASYNCIO_ONLY = ["redis", "redis-cluster", "postgres"]
 OWN_TIME = ["redis", "redis-cluster"]
@@ -53,8 +62,10 @@ async def opened(
     """The tier that a fixture's parameter names, open."""
     tier = make(request, request.param, clock, anyio_backend)
     await tier.open()
-    yield tier
-    await tier.aclose()
+    try:
+        yield tier
+    finally:
+        await tier.aclose()
 
 
 @pytest.fixture
@@ -72,6 +83,14 @@ async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend
 async def authority(
     request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
 ) -> AsyncIterator[Authority]:
+    async with opened(request, clock, anyio_backend) as tier:
+        yield tier
+
+
+@pytest.fixture(params=SCANNABLE)
+async def scannable(
+    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
+) -> AsyncIterator[ScannableTier]:
     async with opened(request, clock, anyio_backend) as tier:
         yield tier
 
@@ -234,3 +253,60 @@ async def test_clearing_leaves_the_clock_and_the_markers(authority: Any) -> None
     await authority.clear()
     assert await clock_of(authority, 1) == stamp
     assert await markers_of(authority, 1, 0) == [(4, stamp[1])]
+
+
+async def walk(
+    tier: ScannableTier, cursor: bytes | None = None, limit: int = 500
+) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+    """The pages from `cursor` on."""
+    for _ in range(10_000):
+        page, cursor = await tier.scan(cursor, limit)
+        yield page
+        if cursor is None:
+            return
+    pytest.fail("the walk does not end")
+
+
+async def test_a_walk_gives_every_record(scannable: ScannableTier) -> None:
+    assert [found async for page in walk(scannable) for found in page] == []
+    envelopes = {key(n): bytes([n]) * (n * 997 % 20_000) for n in range(120)}
+    await scannable.put_many([record(n, envelopes[key(n)]) for n in range(120)])
+    pages = [page async for page in walk(scannable, limit=25)]
+    assert len(pages) > 2
+    assert dict(found for page in pages for found in page) == envelopes
+    for limit in (1, 119, 120, 121):
+        assert {k async for page in walk(scannable, limit=limit) for k, _ in page} == set(envelopes)
+
+
+async def test_a_walk_gives_what_is_there_all_the_while_whatever_comes_and_goes(
+    scannable: ScannableTier,
+) -> None:
+    await scannable.put_many([record(n) for n in range(100)])
+    first, cursor = await scannable.scan(None, 20)
+    assert cursor is not None
+    await scannable.delete_many([key(n) for n in range(0, 100, 3)])
+    await scannable.put_many([record(n) for n in range(100, 200)])
+    rest = [found async for page in walk(scannable, cursor, 20) for found in page]
+    given = {k for k, _ in [*first, *rest]}
+    assert {key(n) for n in range(100) if n % 3} <= given
+    assert given <= {key(n) for n in range(200)}
+    await scannable.clear()
+    assert [found async for page in walk(scannable, cursor, 20) for found in page] == []
+
+
+async def test_discards_only_what_still_has_the_stamp(scannable: ScannableTier) -> None:
+    top = 2**64 - 1
+    await scannable.put_many([record(n, epoch=top, snap=10) for n in range(4)])
+    await scannable.put_many([record(1, b"newer", epoch=top, snap=11), record(2, b"other", epoch=5, snap=10)])
+    stamped = [(key(n), top, 10) for n in range(3)]
+    assert await scannable.discard_many([*stamped, (key(77), top, 10)]) == 1
+    assert await scannable.get_many([key(n) for n in range(4)]) == [None, b"newer", b"other", b"x"]
+    assert await scannable.discard_many([]) == 0
+    assert await scannable.discard_many(stamped) == 0
+
+
+async def test_discarding_leaves_no_tombstone(scannable: ScannableTier) -> None:
+    await scannable.put_many([record(1, snap=10)])
+    assert await scannable.discard_many([(key(1), 1, 10)]) == 1
+    assert await scannable.put_many([record(1, b"older", snap=3)]) == (1, 0, 0)
+    assert await scannable.get_many([key(1)]) == [b"older"]

@@ -22,7 +22,9 @@ import anyio
 import anyio.lowlevel
 
 from llmcache_fast import LLMCache
+from llmcache_fast._knowledge import Known
 from llmcache_fast._markers import Markers
+from llmcache_fast.tiers.base import Asked, Changes
 
 KEYS = 64
 LEASE = 2.0
@@ -172,12 +174,13 @@ class Worker:
 
 async def main(tiers: list[str], path: Path, operations: int, seed: int, bug: str) -> None:
     if bug == "hears nothing":
+        learn = Markers._learn
 
-        async def no_poll(self: Markers) -> None:
-            self._knowledge.lease = 10.0**6
+        def only_the_clock(self: Markers, known: Known, asked: Asked, changes: Changes, sent: float) -> bool:
+            return learn(self, known, asked, changes._replace(markers=[], rules=()), sent)
 
         Markers.hear = lambda self, message: None  # type: ignore[method-assign]
-        Markers._poll = no_poll  # type: ignore[method-assign]
+        Markers._learn = only_the_clock  # type: ignore[method-assign]
     strict = seed % 2 == 0
     async with LLMCache(
         tiers=tiers, namespace="coherence", strict=strict, coherence_lease=LEASE, lease_wait=1.0

@@ -3,7 +3,8 @@
 Run as `python -m tests.faults.disk_worker FOLDER WORKER ROUND MODE`. Each acknowledgement is one line on
 standard output, written with one system call, so that SIGKILL cuts between lines: `put FIRST COUNT` or
 `mark TARGET SEQ`. MODE `sound` is what the store promises; `early` is the planted bug: it acknowledges
-before it has committed; `opening` makes one new store after the other.
+before it has committed; `opening` makes one new store after the other, `migrating` opens those that are
+there; `scrubbing` scrubs for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import signal
 import sys
+from pathlib import Path
 
 from llmcache_fast._core import DiskStore
 
@@ -46,8 +49,17 @@ def main() -> None:
         for number in itertools.count():
             DiskStore(f"{folder}/{number}", MAX_BYTES, 10.0).put_many(batch(worker, turn, 0), 0)
             say(f"put {number} 1")
+    if mode == "migrating":
+        say("ready")
+        for number in range(len(list(Path(folder).iterdir()))):
+            DiskStore(f"{folder}/{number}", MAX_BYTES, 10.0)
+            say(f"opened {number}")
+        signal.pause()
     store = DiskStore(folder, MAX_BYTES, 10.0)
     say("ready")
+    while mode == "scrubbing":
+        store.scrub()
+        say("scrubbed")
     first = 0
     while True:
         records = batch(worker, turn, first)
@@ -62,7 +74,7 @@ def main() -> None:
         first += BATCH
         if first % (8 * BATCH) == 0:
             target = worker * 10**9 + turn * 10**5 + first
-            _, seq = store.raise_markers(1, [target], 0)
+            _, seq, _ = store.raise_markers(1, [target], [], [], 0)
             say(f"mark {target} {seq}")
 
 

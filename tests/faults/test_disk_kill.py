@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from llmcache_fast._core import DiskStore
-from tests.faults.disk_worker import BATCH, MAX_BYTES, envelope, key
+from tests.faults.disk_worker import BATCH, MAX_BYTES, batch, envelope, key
+from tests.golden.test_disk_schema import DATABASE, placed, shape
+from tests.golden.test_disk_schema import verify as verify_golden
 
 KILLS = int(os.environ.get("LLMCACHE_KILLS", "30"))
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +98,8 @@ def verify(store: DiskStore, worker: Worker, said: list[list[str]], outcome: Out
     under_way = sum(got is not None for got in found[acknowledged : acknowledged + BATCH])
     outcome.torn += under_way not in {0, BATCH}
     outcome.landed += under_way == BATCH
-    raised = dict(store.markers_since(1, 0))
+    ((_, _, markers_there, _),) = store.changes([(1, 0, 0)], 0)
+    raised = dict(markers_there)
     outcome.markers_lost += sum(raised.get(target, 0) < seq for target, seq in markers.items())
 
 
@@ -152,6 +155,49 @@ def test_a_store_killed_while_it_is_made_opens(tmp_path: Path) -> None:
             assert store.check() == []
             store.put_many([(key(1, turn, 0), b"x", 1, 1, 2**63 - 1, 0)], 0)
     assert unfinished > 0
+
+
+def test_a_file_of_version_1_killed_while_it_is_opened_has_it_all(tmp_path: Path) -> None:
+    rng = random.Random(4)
+    half_way = 0
+    for turn in range(max(KILLS // 5, 3)):
+        folders = [placed(1, tmp_path / str(turn) / str(number)) for number in range(60)]
+        worker = Worker(tmp_path / str(turn), 1, turn, "migrating")
+        time.sleep(rng.random() * 0.05)
+        opened = len(worker.kill())
+        half_way += opened < len(folders)
+        for number, folder in enumerate(folders[: opened + 2]):
+            if number < opened:
+                assert shape(folder / DATABASE)["marks"] == [(2,)]
+            elif number == opened:
+                assert shape(folder / DATABASE)["marks"] in ([(1,)], [(2,)])
+            store = DiskStore(str(folder), MAX_BYTES, 10.0)
+            assert store.set_aside is None
+            verify_golden(store, 1)
+            store.close()
+    assert half_way > 0
+
+
+def test_a_store_killed_while_it_is_scrubbed_has_it_all(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    store = DiskStore(str(tmp_path), MAX_BYTES, 10.0)
+    for first in range(0, 800, BATCH):
+        store.put_many(batch(1, 0, first), 0)
+    store.delete_many([key(1, 0, n) for n in range(0, 800, 2)])
+    raised = store.raise_markers(1, [5], [], [], 0)
+    store.close()
+    for turn in range(max(KILLS // 3, 3)):
+        worker = Worker(tmp_path, 1, turn, "scrubbing")
+        time.sleep(rng.random() * 0.05)
+        worker.kill()
+        store = DiskStore(str(tmp_path), MAX_BYTES, 10.0)
+        assert store.set_aside is None
+        assert store.check() == []
+        found = store.get_many([key(1, 0, n) for n in range(800)])
+        assert found == [envelope(1, 0, n) if n % 2 else None for n in range(800)]
+        ((epoch, seq, markers, _),) = store.changes([(1, 0, 0)], 0)
+        assert (epoch, seq, markers) == (*raised[:2], [(5, raised[1])])
+        store.close()
 
 
 def test_the_loop_catches_a_store_that_acknowledges_before_it_commits(tmp_path: Path) -> None:

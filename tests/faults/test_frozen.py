@@ -15,7 +15,7 @@ import pytest
 
 from llmcache_fast._errors import TierError
 from llmcache_fast.testing import MemoryTier
-from llmcache_fast.tiers import guarded
+from llmcache_fast.tiers import lane
 from llmcache_fast.tiers.base import Asked, Changes, PutReport, StoredRecord, Tier
 from llmcache_fast.tiers.breaker import BreakerOptions
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
@@ -202,7 +202,7 @@ async def test_without_a_breaker_every_call_would_try_it() -> None:
 async def test_a_breaker_that_takes_busy_for_an_outage_would_be_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guarded, "NO_OUTAGE", frozenset())
+    monkeypatch.setattr(lane, "NO_OUTAGE", frozenset())
     seen = await break_and_mend(Breaking(), "is busy")
     assert seen.after is not None
     assert seen.after.guard["read"].opened > 0

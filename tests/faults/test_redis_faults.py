@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from llmcache_fast import LLMCache
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import StoredRecord
@@ -119,11 +120,15 @@ async def test_the_storm_notices_a_connection_that_goes_back_with_an_unread_repl
 ) -> None:
     """The planted bug: what redis-py's own pool was seen to do."""
 
-    async def careless(connection: Any, commands: Sequence[Any], patience: Any, operation: str) -> list[Any]:
+    async def careless(connection: Any, commands: Sequence[Any], operation: str) -> Any:
         await connection.send_packed_command(
             [links._pack(command) for command in commands], check_health=False
         )
-        return [await connection.read_response(disconnect_on_error=False) for _ in commands]
+        return links._Trip(connection, len(commands), b"", operation)
+
+    async def unchecked(trip: Any, patience: Any) -> None:
+        while len(trip.replies) < trip._count:
+            trip.replies.append(await trip.connection.read_response(disconnect_on_error=False))
 
     async def always_clean(self: links.Server, operation: str) -> Any:
         if self._idle:
@@ -133,11 +138,71 @@ async def test_the_storm_notices_a_connection_that_goes_back_with_an_unread_repl
         return await take(self, operation)
 
     take = links.Server._take
-    monkeypatch.setattr(links, "_round_trip", careless)
+    monkeypatch.setattr(links, "_sent", careless)
+    monkeypatch.setattr(links._Trip, "receive", unchecked)
     monkeypatch.setattr(links.Server, "_take", always_clean)
     monkeypatch.setattr(links.Server, "_drop", links.Server._give_back)
+    monkeypatch.setattr(links.Server, "_let_end", lambda self, trip, _: self._give_back(trip.connection))
     wrong, _, _ = await storm(f"{redis_server.url}?prefix={redis_prefix}", 1_000)
     assert wrong > 0
+
+
+async def test_the_storm_notices_a_round_trip_that_nobody_ends(
+    redis_server: RedisServer, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted bug: a cancelled one leaves its replies to the next."""
+    monkeypatch.setattr(links.Server, "_let_end", lambda self, trip, _: self._give_back(trip.connection))
+    wrong, _, _ = await storm(f"{redis_server.url}?prefix={redis_prefix}", 1_000)
+    assert wrong > 0
+
+
+async def lone_gets(server: RedisServer, prefix: str, calls: int) -> tuple[int, int, int]:
+    """Wrong replies, cancellations, and connections made, of gets one after the other, most of them cut."""
+    async with LLMCache(tiers=[f"{server.url}?prefix={prefix}&budget=5"]) as cache:
+        keys = [cache.fingerprint({"n": number}) for number in range(KEYS)]
+        for number, name in enumerate(keys):
+            await cache.set(name, envelope(number))
+        await cache.flush()
+        before = connections_made(server)
+        wrong = cancelled = 0
+        rng = random.Random(7)
+        for _ in range(calls):
+            cache._clear()
+            number = rng.randrange(KEYS)
+            task = asyncio.ensure_future(cache.get(keys[number]))
+            for _ in range(rng.randrange(12)):  # rounds of the event loop
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                wrong += await task != envelope(number)
+            except asyncio.CancelledError:
+                cancelled += 1
+        return wrong, cancelled, connections_made(server) - before
+
+
+def connections_made(server: RedisServer) -> int:
+    (line,) = (
+        line for line in server.command("INFO", "stats").splitlines() if "connections_received" in line
+    )
+    return int(line.partition(":")[2])
+
+
+async def test_lone_gets_that_are_cancelled_cost_no_connections(
+    redis_server: RedisServer, redis_prefix: str
+) -> None:
+    wrong, cancelled, made = await lone_gets(redis_server, redis_prefix, 1_000)
+    assert wrong == 0
+    assert cancelled > 50
+    assert made < cancelled / 2
+
+
+async def test_a_connection_for_each_cancellation_would_be_noticed(
+    redis_server: RedisServer, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted bug."""
+    monkeypatch.setattr(links.Server, "_let_end", lambda self, trip, _: self._drop(trip.connection))
+    _, cancelled, made = await lone_gets(redis_server, redis_prefix, 1_000)
+    assert made >= cancelled / 2
 
 
 async def after_restarts(tier: RedisTier, server: RedisServer, rounds: int) -> int:
@@ -192,7 +257,7 @@ async def test_an_epoch_that_is_not_random_is_noticed(
     start_redis: StartRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The planted bug: a clock that begins anew under its old name."""
-    monkeypatch.setattr("llmcache_fast.tiers.redis.tier.secrets.token_bytes", lambda size: b"\1" * size)
+    monkeypatch.setattr("llmcache_fast.tiers.redis.clocks.secrets.token_bytes", lambda size: b"\1" * size)
     server = start_redis()
     tier = RedisTier.from_url(f"{server.url}?budget=1")
     await tier.open()

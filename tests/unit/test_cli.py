@@ -156,6 +156,11 @@ def test_a_miss_exits_with_1(
     assert "miss" in capsys.readouterr().out
 
 
+def test_get_of_another_namespaces_entry(capsys: pytest.CaptureFixture[str], tier: str) -> None:
+    assert run(["get", fingerprint(REQUEST).hex(), "--namespace", "another", "--tier", tier]) == Exit.FOUND
+    assert "give --namespace" in capsys.readouterr().err
+
+
 def test_get_without_a_tier_or_with_a_bad_target(
     capsys: pytest.CaptureFixture[str], request_file: str, tier: str, tmp_path: Path
 ) -> None:

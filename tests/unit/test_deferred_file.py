@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcache_fast.actors import deferred_file
 from llmcache_fast.actors.deferred import Deferral
 from tests.golden.make_deferred_log import golden
 from tests.unit.test_deferred import RULE, SPACE, files_in, gone, log_in, owed_in
@@ -20,7 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "deferred_v1.log"
 
 
 async def test_the_format_is_that_of_the_golden_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deferred_file.secrets, "token_hex", lambda _size: "5a" * 32)
+    monkeypatch.setattr("llmcache_fast.actors.deferred_file.secrets.token_hex", lambda _size: "5a" * 32)
     log = log_in(tmp_path)
     await log.open()
     await log.add("shop", [1, 2**64 - 1], [RULE])

@@ -69,6 +69,16 @@ async def test_a_key_that_is_no_fingerprint_is_a_mistake_not_a_failure(tmp_path:
     await tier.aclose()
 
 
+@pytest.mark.parametrize("cursor", [b"", b"short", bytes(9), b"\xff" * 8])
+async def test_a_cursor_of_something_else_is_a_mistake_not_a_failure(tmp_path: Path, cursor: bytes) -> None:
+    tier = DiskTier(tmp_path)
+    await tier.open()
+    with pytest.raises(ValueError, match="the scan before"):
+        await tier.scan(cursor)
+    assert await tier.scan(bytes(8), limit=0) == ([], None)
+    await tier.aclose()
+
+
 async def test_a_cancelled_call_leaves_the_tier_whole(tmp_path: Path) -> None:
     tier = DiskTier(tmp_path)
     await tier.open()

@@ -75,6 +75,7 @@ def test_what_is_no_record_is_none_and_a_reason(name: str) -> None:
     reason, data, keys = refused()[name]
     ring = _core.Keyring(keys) if keys else None
     assert _core.decode_envelope(data, "default", bytes(range(32)), ring) == (None, reason)
+    assert _core.decode_entry(data, "default", bytes(range(32)), ring) == (None, reason)
 
 
 def test_every_reason_has_a_vector() -> None:

@@ -293,20 +293,6 @@ async def test_calls_beyond_the_limit_wait_within_their_budget_and_count_against
     assert tier.statistics()["read"].busy == 10
 
 
-async def test_who_gets_no_room_within_the_budget_is_told_busy() -> None:
-    gate = anyio.Event()
-    options = GuardOptions(read_budget=60.0, write_budget=0.02, concurrency=1, breaker=BREAKER)
-    tier = await guarded(holding(gate, "put_many"), options)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(tier.put_many, [RECORD])
-        await anyio.wait_all_tasks_blocked()
-        with pytest.raises(TierError) as caught:
-            await tier.delete_many([KEY])
-        assert caught.value.reason == "busy"
-        gate.set()
-    assert tier.disturbed() == []
-
-
 async def test_an_abandoned_call_takes_no_room() -> None:
     inner = Stubborn()
     tier = await guarded(inner, GuardOptions(read_budget=0.01, concurrency=1, breaker=BREAKER))

@@ -9,7 +9,7 @@ import pytest
 
 from llmcache_fast import _knowledge
 from llmcache_fast._knowledge import Knowledge, Known
-from llmcache_fast.tiers.base import Changes, Message, Raised
+from llmcache_fast.tiers.base import NEVER, Asked, Changes, Message, Raised
 
 
 def known(epoch: int = 7, seq: int = 10) -> Known:
@@ -80,6 +80,31 @@ def test_an_epoch_that_was_left_is_never_entered_again() -> None:
         assert not each.learn(Changes(7, 90, []), 7.0)
         assert not each.raised(Raised(7, 91, prev=90))
     assert (each.epoch, each.seq, each.as_of) == (8, 2, 6.0)
+
+
+def test_an_authority_in_an_epoch_of_the_past_is_made_to_begin_a_new_one() -> None:
+    each = known()
+    each.learn(Changes(8, 2, []), 6.0)
+    assert each.question() == Asked(1, 8, 2)
+    each.learn(Changes(7, 90, []), 7.0)
+    assert each.question() == Asked(1, 7, NEVER)
+    each.learn(Changes(9, 91, []), 8.0)
+    assert each.question() == Asked(1, 9, 91)
+
+
+@pytest.mark.parametrize("by", ["message", "own"])
+def test_a_clock_that_lost_what_was_raised_is_made_to_begin_a_new_epoch(by: str) -> None:
+    """A failover lost 10, and somebody who knew less raised again: no seq is behind what anybody knows."""
+    each = known()
+    if by == "message":
+        assert each.hear(message(8, 20)) == "gap"
+    else:
+        assert each.raised(Raised(7, 20, prev=8))
+    assert each.question() == Asked(1, 7, NEVER)
+    each.learn(Changes(7, 20, []), 6.0)
+    assert each.question() == Asked(1, 7, NEVER), "the answer was to an earlier question"
+    each.learn(Changes(9, 21, []), 7.0)
+    assert each.question() == Asked(1, 9, 21)
 
 
 def test_in_a_new_epoch_nothing_is_known_until_it_was_asked_for() -> None:

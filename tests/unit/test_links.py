@@ -73,6 +73,42 @@ async def test_a_cancelled_round_trip_costs_its_connection_and_nothing_else(serv
     assert server.connections <= 2
 
 
+async def test_a_cancelled_round_trip_that_ends_all_the_same_keeps_its_connection(server: Server) -> None:
+    await server.exchange([echo("a")], LONG, "get_many")
+    connection = server._idle[0]
+    with anyio.move_on_after(0.001) as scope:
+        await server.exchange([(b"BLPOP", "nothing-here", "0.05"), echo("stale")], LONG, "get_many")
+    assert scope.cancelled_caught
+    while not server._idle:
+        await checkpoint()
+    assert server._idle == [connection]
+    assert await server.exchange([echo("mine")], LONG, "get_many") == [b"mine"]
+
+
+async def test_what_nobody_waits_for_ends_within_its_budget(start_redis: StartRedis) -> None:
+    real = start_redis()
+    server = Server(Address.parse(real.url), 4)
+    await server.exchange([echo("a")], LONG, "get_many")
+    connection = server._idle[0]
+    real.freeze()
+    with anyio.move_on_after(0.001):
+        await server.exchange([echo("b")], 0.02, "get_many")
+    while server._unheard:
+        await checkpoint()
+    assert connection not in server._busy
+    assert connection not in server._idle
+    real.thaw()
+    await server.aclose()
+
+
+async def test_no_more_than_half_of_the_connections_go_on_without_a_caller(server: Server) -> None:
+    for _ in range(4):
+        with anyio.move_on_after(0.01):
+            await server.exchange([(b"BLPOP", "nothing-here", "30")], LONG, "get_many")
+    assert server._unheard == 1
+    assert await server.exchange([echo("a")], LONG, "get_many") == [b"a"]
+
+
 async def test_one_cancelled_while_it_waits_for_a_connection_takes_none_along(server: Server) -> None:
     async with anyio.create_task_group() as group:
         for _ in range(2):

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from llmcache_fast import LLMCache
+from llmcache_fast import LLMCache, _core
 from llmcache_fast._core import View
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import StoredRecord
@@ -281,3 +281,91 @@ async def test_a_busy_event_loop_is_not_taken_for_a_slow_tier(tmp_path: Path) ->
         stats = cache.stats()
     assert results == ["stored"]
     assert stats.tiers[0].errors == 0
+
+
+# -- the usual end of a read is one call: it must do as the others do ----------------------------------------
+
+
+@pytest.mark.parametrize("value", [b"bytes", "text", "t\u00e9xt", {"json": 1}, 7])
+@pytest.mark.parametrize("facts", [{}, {"tags": ["a", "b"], "label": "x/y"}, {"depends_on": ["v"]}])
+async def test_a_get_promotes_as_a_flight_does(clock: ManualClock, value: Any, facts: dict[str, Any]) -> None:
+    tier = MemoryTier(clock=clock)
+    views = []
+    async with LLMCache(tiers=[tier], clock=clock) as writer:
+        await writer.set(REQUEST, value, **facts)
+        await writer.flush()
+    for by_get in (True, False):
+        async with LLMCache(tiers=[tier], clock=clock) as cache:
+            key = cache.fingerprint(REQUEST)
+            if by_get:
+                assert await cache.get(REQUEST) == value
+            else:
+                assert await cache._lookup.read(key, "default") is not None
+            view = cache._view(key)
+            assert view is not None
+            views.append(facts_of(view))
+            assert await cache.get(REQUEST) == value
+            assert cache.stats().tiers[0].hits == 1
+    assert views[0] == views[1]
+    async with LLMCache(tiers=[tier], clock=clock) as cache:
+        assert await cache.get(REQUEST) == value
+        await cache.invalidate(tags=["b"])
+        assert await cache.get(REQUEST) == (None if "tags" in facts else value)
+
+
+async def test_a_get_takes_nothing_stale_invalid_or_made_up(clock: ManualClock) -> None:
+    tier = MemoryTier(clock=clock)
+    async with LLMCache(tiers=[tier], clock=clock, ttl=10, jitter=0, stale_while_revalidate=100) as cache:
+        key = cache.fingerprint(REQUEST)
+        await cache.set(REQUEST, "value", tags=["a"])
+        await cache.flush()
+        (record,) = tier.records.values()
+
+        async def got(**changes: Any) -> Any:
+            cache._clear()
+            fields: dict[str, Any] = {
+                "kind": 0,
+                "content_type": 1,
+                "epoch": record.epoch,
+                "snap": record.snap,
+                "created": record.created,
+                "fresh_until": record.fresh_until,
+                "stale_until": record.stale_until,
+                "compute_micros": 0,
+                "cost": 0,
+                "fingerprint": key,
+                "namespace": "default",
+                "facts": b"",
+                "payload": b"made up",
+            }
+            envelope = _core.encode_envelope(**(fields | changes))
+            tier.records[record.key] = record._replace(envelope=envelope)
+            return await cache.get(REQUEST)
+
+        assert await got() == "made up"
+        for changes in (
+            {"kind": 1},
+            {"content_type": 1, "payload": b"\xff"},
+            {"content_type": 2, "payload": b"{"},
+            {"facts": b"\xc1"},
+            {"facts": b"\x91\x91\x01"},
+            {"namespace": "other"},
+            {"fingerprint": bytes(32)},
+            {"epoch": record.epoch + 1},
+        ):
+            assert await got(**changes) is None, changes
+        incidents = cache.stats().tiers[0].incidents
+        assert incidents == {
+            "kind": 1,
+            "payload": 2,
+            "facts": 2,
+            "wrong_namespace": 1,
+            "wrong_fingerprint": 1,
+        }
+        clock.advance(20)
+        assert await got() is None, "it is stale"
+        assert cache._view(key) is not None, "and kept for who takes that"
+        await cache.invalidate(tags=["a"])
+        tier.records[record.key] = record
+        cache._clear()
+        assert await cache.get(REQUEST) is None

@@ -131,11 +131,11 @@ async def test_markers_are_asked_for_once_for_all_who_come_meanwhile(
         asked += 1
         return await changes(tier, of)
 
-    async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
+    async with LLMCache(tiers=[DiskTier(tmp_path)], coherence_lease=3600) as cache:
         for number in range(50):
             await cache.set({"q": number}, "stored")
     monkeypatch.setattr(DiskTier, "changes", counted)
-    async with LLMCache(tiers=[DiskTier(tmp_path)]) as cache:
+    async with LLMCache(tiers=[DiskTier(tmp_path)], coherence_lease=3600) as cache:
         cache._lookup.markers.doubt()
         asked = 0
 

@@ -117,7 +117,7 @@ def test_a_cache_that_cannot_work_is_not_made(options: dict[str, Any]) -> None:
 def test_the_environment() -> None:
     found = from_environment(
         {"LLMCACHE_TIERS": "disk:///a, disk:///b,", "LLMCACHE_TTL": "None", "LLMCACHE_DEADLINE": "2.5",
-         "LLMCACHE_MEMORY": "1MiB", "HOME": "/"}
+         "LLMCACHE_MEMORY": "1MiB", "HOME": "/", "LLMCACHE_POSTGRES_URL": "of the command line"}
     )  # fmt: skip
     assert found == {"tiers": ["disk:///a", "disk:///b"], "ttl": None, "deadline": 2.5, "memory": "1MiB"}
     with pytest.raises(ConfigurationError, match=r"LLMCACHE_TLL.*known are LLMCACHE_TIERS"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import anyio
 import pytest
@@ -150,6 +151,65 @@ async def test_a_cancelled_waiter_disturbs_nobody() -> None:
         group.cancel_scope.cancel()
     assert got == [b"0"]
     assert actor.statistics().keys == 1
+
+
+class Prompt(FaultyTier):
+    """Keeps a budget of a second, and says in whose task it was read."""
+
+    keeps_budget, read_budget = True, 1.0
+
+    def __init__(self, inner: MemoryTier) -> None:
+        super().__init__(inner)
+        self.tasks: list[int] = []
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self.tasks.append(anyio.get_current_task().id)
+        return await super().get_many(keys)
+
+
+async def test_a_lone_read_of_a_tier_that_keeps_its_budget_is_its_callers_own() -> None:
+    tier = Prompt((await filled(1)).inner)  # type: ignore[arg-type]
+    actor = ReadActor(tier)
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        assert await actor.get(key(0), 1.0) == b"0"
+        assert await actor.get(key(0), 0.5) == b"0"  # less than the tier may take
+        assert await actor.get(key(0)) == b"0"
+        tier.plan = lambda operation, number: Fault(ZeroDivisionError())
+        with pytest.raises(TierError, match="ZeroDivisionError"):
+            await actor.get(key(0), 1.0)
+        group.cancel_scope.cancel()
+    own = anyio.get_current_task().id
+    assert [task == own for task in tier.tasks] == [True, False, False, True]
+    statistics = actor.statistics()
+    assert (statistics.reads, statistics.batches, statistics.failures) == (4, 4, 1)
+
+
+async def test_who_comes_while_a_caller_asks_the_tier_is_not_concerned_by_that_callers_end() -> None:
+    tier = Prompt((await filled(2)).inner)  # type: ignore[arg-type]
+    gate = anyio.Event()
+    tier.plan = lambda operation, number: Fault(hold=gate) if number == 0 else None
+    actor = ReadActor(tier)
+    got: list[bytes | None] = []
+
+    async def read(number: int) -> None:
+        got.append(await actor.get(key(number), 1.0))
+
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        async with anyio.create_task_group() as others, anyio.create_task_group() as alone:
+            alone.start_soon(read, 0)
+            while not tier.calls["get_many"]:
+                await checkpoint()
+            others.start_soon(read, 0)
+            others.start_soon(read, 1)
+            await checkpoint()
+            alone.cancel_scope.cancel()
+        assert sorted(got) == [b"0", b"1"]  # type: ignore[type-var]
+        assert await actor.get(key(0), 1.0) == b"0"
+        group.cancel_scope.cancel()
+    own = anyio.get_current_task().id
+    assert tier.tasks[-1] == own, "it is idle again"
 
 
 async def test_no_waiter_is_left_behind_when_the_actor_ends() -> None:

@@ -21,7 +21,7 @@ from llmcache_fast import LLMCache
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
 from llmcache_fast.testing import ManualClock
-from llmcache_fast.tiers.base import StoredRecord
+from llmcache_fast.tiers.base import Message, StoredRecord
 from llmcache_fast.tiers.redis import RedisTier
 from llmcache_fast.tiers.redis.address import Address
 from tests.contract.clocks import clock_of, markers_of, raise_markers
@@ -142,7 +142,29 @@ async def works(url: str) -> None:
                 group.start_soon(tier.lease_released, key(5))
                 await anyio.wait_all_tasks_blocked()
                 await tier.release_leases([key(5)], b"me")
-        assert await tier.clear() == 2
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                heard: list[Message | None] = []
+                group.start_soon(tier.follow, heard.append)
+                while not heard:
+                    await checkpoint()
+                raised = await tier.raise_markers(1, [1], [b"r" * 17], forget=[b"s" * 17])
+                await tier.tell(Message(9, 1, 2, 3, (4,)))
+                while len(heard) < 3:
+                    await checkpoint()
+                group.cancel_scope.cancel()
+        assert heard == [
+            None,
+            Message(1, raised.epoch, raised.prev, raised.seq, None),
+            Message(9, 1, 2, 3, (4,)),
+        ]
+        found, cursor = await tier.scan()
+        while cursor is not None:
+            more, cursor = await tier.scan(cursor)
+            found += more
+        assert sorted(found) == sorted([(key(1), b"1"), (key(2), b"2")])
+        assert await tier.discard_many([(key(1), 1, 10), (key(2), 1, 9)]) == 1
+        assert await tier.clear() == 1
 
 
 def test_the_page_prints_the_permissions() -> None:
@@ -152,9 +174,9 @@ def test_the_page_prints_the_permissions() -> None:
 def acl(prefix: str) -> str:
     """The permissions a tier of this prefix needs; docs/how-to/redis.md prints them."""
     return (
-        f"resetkeys ~{prefix}* resetchannels &{prefix}released -@all "
+        f"resetkeys ~{prefix}* resetchannels &{prefix}released &{prefix}raised -@all "
         "+ping +select +mget +get +getrange +set +del +pexpire +time +publish +subscribe +scan "
-        "+evalsha +eval +zrange +zrangebyscore +zadd +zcard +zscore +zremrangebyrank"
+        "+evalsha +eval +zrange +zrangebyscore +zadd +zrem +zcard +zscore +zremrangebyrank"
     )
 
 
@@ -174,6 +196,11 @@ async def test_what_is_denied_is_said(start_redis: StartRedis) -> None:
             await tier.get_many([key(1)])
         assert caught.value.reason == "denied"
         assert await tier.put_many([record(2)]) == (1, 0, 0)
+        # An older version's permissions: the channel is new.
+        server.command("ACL", "SETUSER", "cache", "resetchannels", "&lc:released")
+        with pytest.raises(TierUnavailableError) as caught:
+            await raise_markers(tier, 1, [1])
+        assert caught.value.reason == "denied"
 
 
 async def test_tls(start_redis: StartRedis, certificate: Certificate) -> None:
@@ -316,7 +343,7 @@ async def test_a_server_that_comes_back_empty_or_older_begins_a_new_epoch(start_
 async def test_too_many_markers_become_one_of_the_namespace(
     redis_server: RedisServer, redis_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmcache_fast.tiers.redis.tier.MAX_MARKERS", 10)
+    monkeypatch.setattr("llmcache_fast.tiers.redis.clocks.MAX_MARKERS", 10)
     async with opened(f"{redis_server.url}?budget=5&prefix={redis_prefix}") as tier:
         seqs = {target: (await raise_markers(tier, 99, [target]))[1] for target in range(40)}
         markers = await markers_of(tier, 99, 0)
@@ -327,7 +354,9 @@ async def test_too_many_markers_become_one_of_the_namespace(
         # Whatever is gone is covered: the floor invalidates all that those markers did.
         assert all(seq <= floor for target, seq in seqs.items() if target not in kept)
         assert min(kept.values()) > floor
-        assert await clock_of(tier, 99) == await raise_markers(tier, 99, [])
+        before = await clock_of(tier, 99)
+        epoch, _, prev = await tier.raise_markers(99, [])
+        assert (epoch, prev) == before
 
 
 def test_another_event_loop_is_named() -> None:

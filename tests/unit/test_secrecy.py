@@ -122,11 +122,12 @@ def test_the_environment(tmp_path: Path) -> None:
         "LLMCACHE_BLINDING_FILE": str(blinding),
         "LLMCACHE_CURRENT_KEY": "new",
         "LLMCACHE_ACCEPT_PLAIN": "1",
+        "LLMCACHE_SEARCHABLE": "1",
     }
     secrecy = Secrecy.from_environment(variables)
     assert secrecy is not None
     assert written_by(secrecy) == key_id(TWO)
-    assert "accept_plain=True" in repr(secrecy)
+    assert "accept_plain=True, searchable=True" in repr(secrecy)
     assert variables.keys() <= ENVIRONMENT
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
 from llmcache_fast import Computed, ConfigurationError, LLMCache, PriceTable, UnstorableValueError, Usage
 from llmcache_fast._usage import Price
-from llmcache_fast.testing import ManualClock
+from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier
+from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
 
 REQUEST = {"q": 1}
 
@@ -108,3 +110,25 @@ async def test_set_raises_what_cannot_be_stored_and_keeps_what_was_there(cache: 
     with pytest.raises(ConfigurationError, match="ttl"):
         await cache.set(REQUEST, Computed("after", ttl=-1))
     assert await cache.get(REQUEST) == "before"
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_what_is_set_waits_for_room_before_anything_is_shed(clock: ManualClock, patient: bool) -> None:
+    gate = anyio.Event()
+    slow = FaultyTier(
+        MemoryTier(clock=clock), lambda name, _: Fault(hold=gate) if name == "put_many" else None
+    )
+    async with LLMCache(tiers=[GuardedTier(slow, GuardOptions(batch_budget=60.0))], clock=clock) as cache:
+        writers = cache._lookup.writers
+        writers._room_deadline = 60.0 if patient else 0.0
+        writers.buffer("faulty")._max_items = 2
+        await cache.set({"n": 1}, "one")
+        await cache.set({"n": 2}, "two")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cache.set, {"n": 3}, "three")
+            await anyio.wait_all_tasks_blocked()
+            assert (writers.statistics().shed == 0) == patient
+            gate.set()
+        await cache.flush()
+        assert writers.statistics().shed == (0 if patient else 1)
+        assert cache.stats().tiers[0].writes["written"] == (3 if patient else 2)

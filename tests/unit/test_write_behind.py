@@ -216,9 +216,9 @@ async def test_room_is_waited_for() -> None:
         while not tier.calls["put_many"]:
             await checkpoint()
         async with anyio.create_task_group() as group:
-            group.start_soon(buffer.room, record(3))
+            group.start_soon(buffer.room, key(3), 1)
             await checkpoint()
-            assert not buffer.fits(record(3))
+            assert not buffer.fits(key(3), 1)
             gate.set()
         assert buffer.put_nowait(record(3))
         assert (await buffer.flush()).shed == 0

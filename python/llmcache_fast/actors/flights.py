@@ -22,6 +22,7 @@ import anyio.abc
 from anyio.abc import TaskStatus
 from anyio.lowlevel import current_token
 
+from llmcache_fast._core import Engine
 from llmcache_fast._errors import (
     FlightCancelled,
     FlightDeadlineExceeded,
@@ -229,31 +230,22 @@ class Flights:
         self._counts["superseded"] += 1
         return True
 
-    def supersede(self, namespace: str, targets: set[int] | None) -> int:
+    def supersede(self, namespace: str, targets: set[int] | None, patterns: Sequence[str] = ()) -> int:
         """Take out all flights that an invalidation covers (`None`: the whole namespace); how many.
 
-        Their waiters get the value, marked; it is not stored.
+        Their waiters get the value, marked; it is not stored. So it is with values on their way to the store.
         """
-        covered = [
-            flight
-            for flight in self._running
-            if flight.namespace == namespace
-            and not flight.superseded
-            and (targets is None or not targets.isdisjoint(flight.targets))
-        ]
-        for flight in covered:
-            flight.superseded = True
-            self._remove(flight)
-        self._counts["superseded"] += len(covered)
-        self._supersede_writes(
-            lambda write: (
-                write.namespace == namespace and (targets is None or not targets.isdisjoint(write.targets))
-            )
-        )
-        return len(covered)
+
+        def is_current(flight: Flight) -> bool:
+            if targets is None or not targets.isdisjoint(flight.targets):
+                return False
+            label = flight.label
+            return label is None or not any(Engine._matches(pattern, label) for pattern in patterns)
+
+        return self.supersede_where(namespace, is_current)
 
     def supersede_where(self, namespace: str, is_current: Callable[[Flight], bool]) -> int:
-        """The same of all flights of a namespace that are not current, by markers that are known by now."""
+        """The same of all flights of a namespace that are not current."""
         covered = 0
         for flight in list(self._running):
             if flight.namespace == namespace and not flight.superseded and not is_current(flight):

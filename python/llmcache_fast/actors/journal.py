@@ -249,6 +249,16 @@ class Journal:
             self._hand_on(lane)
             await self._in_thread(lane.core.compact)
 
+    async def survey(self, matches: Callable[[bytes], bool]) -> int:
+        """Of how many records in the lanes of other living processes `matches(envelope)` is true; that is
+        called in a worker thread.
+
+        Raises:
+            TierError: the folder cannot be read.
+        """
+        own = [lane.core.path for lane in self.lanes]
+        return await self._in_thread(_core.Journal.survey, str(self.folder), own, matches)
+
     # -- the task's side ----------------------------------------------------------------------------
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

@@ -75,6 +75,8 @@ class Ledger:
         )
         self._entering: Receipt | None = None
         self._spilled: deque[tuple[Receipt, str]] = deque()
+        self._adopted: deque[Lane] = deque()
+        """Lanes whose records are still to be handed out."""
         self._erased: set[tuple[Lane | None, int]] = set()
         """Records of adopted lanes that were erased; they may have been read before."""
         self._dead: deque[tuple[Receipt, str, str, StoredRecord]] = deque()
@@ -217,7 +219,9 @@ class Ledger:
             while self._spilled:
                 await self._refill(journal, *self._spilled.popleft())
             for lane in await journal.adopt():
-                await self._replay(journal, lane, configured)
+                self._adopted.append(lane)
+            while self._adopted:
+                await self._replay(journal, self._adopted.popleft(), configured)
 
     async def _refill(self, journal: Journal, receipt: Receipt, name: str) -> None:
         if receipt.lane is None or not receipt.left & 1 << receipt.names.index(name):
@@ -254,7 +258,7 @@ class Ledger:
         if record.stale_until <= self._clock():
             self._end(receipt, name)
             return
-        await buffer.room(record, _REFILL_SHARE)
+        await buffer.room(record.key, len(record.envelope), _REFILL_SHARE)
         if (receipt.lane, receipt.number) in self._erased or not receipt.left & 1 << receipt.names.index(
             name
         ):
@@ -295,7 +299,10 @@ class Ledger:
                     self._end(receipt, name)
 
     async def erase(self, journal: Journal, predicate: Callable[[StoredRecord], bool]) -> int:
-        """Make matching records done in every lane; how many were not."""
+        """Make matching records done in every lane, those of processes that have just gone too; how many were
+        not."""
+        self._adopted.extend(await journal.adopt())
+        self._has_spilled.set()
         erased = 0
         for lane in list(journal.lanes):
             after = 0

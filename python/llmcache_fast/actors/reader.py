@@ -1,7 +1,8 @@
 """The read actor of a tier: concurrent reads of all callers, in few round trips.
 
 It never waits for a batch to fill: it takes what has arrived. While one batch is under way the next one
-gathers, so batches grow with the load and a lone read pays no delay.
+gathers, so batches grow with the load and a lone read pays no delay: when nothing is under way, and the tier
+keeps the budget itself (`Tier.keeps_budget`), it is the caller who asks the tier.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from anyio.abc import TaskStatus
 
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import Tier
+from llmcache_fast.tiers.budget import to_wait
+from llmcache_fast.tiers.signal import Running, Signal
 
 _log = logging.getLogger("llmcache_fast.reader")
 
@@ -39,9 +42,11 @@ class _Batch(Generic[T]):
 
     budget: float | None
     left: float
-    """Seconds its waiters will go on waiting."""
+    """Seconds its waiters will go on waiting, as of the last look."""
+    looked: float
+    done: Signal
+    """Comes with the answer, or when they have waited long enough."""
     reads: dict[bytes, _Read[T]] = field(default_factory=dict)
-    done: anyio.Event = field(default_factory=anyio.Event)
     started: bool = False
     answered: bool = False
     error: Exception | None = None
@@ -65,6 +70,8 @@ class ReaderStatistics:
 _TICK = 0.01
 """Seconds between two looks at how long batches have waited. One timer for all: with a timer and an event for
 each caller a read cost 34 us of processor time under load, without them 6 (benches/test_redis.py)."""
+_TIMER = 0.001
+"""Seconds to which event loops round their timers, up."""
 
 
 class BatchActor(Generic[T]):
@@ -82,9 +89,14 @@ class BatchActor(Generic[T]):
         *,
         max_batch: int = 256,
         concurrency: int = 2,
+        alone: float = math.inf,
     ) -> None:
         """`fetch` is the call, of the operation and the tier so named; `max_batch` bounds one round trip in
-        keys, `concurrency` the round trips under way."""
+        keys, `concurrency` the round trips under way.
+
+        `alone` is the seconds within which a `fetch` of one key ends, whoever cancels it: a read with such a
+        budget that finds nothing under way is then its caller's own, beside `concurrency` others.
+        """
         if max_batch < 1 or concurrency < 1:
             raise ValueError("max_batch and concurrency must be at least 1")
         self._fetch = fetch
@@ -96,10 +108,15 @@ class BatchActor(Generic[T]):
         self._gathering: _Batch[T] | None = None
         """The batch that newcomers join: the last of the queue, until it is taken, full or a tick old."""
         self._under_way: set[_Batch[T]] = set()
-        self._idle: list[anyio.Event] = []
+        self._alone = alone
+        self._is_alone = False
+        """Whether a caller asks the tier just now."""
+        self._idle: list[Signal] = []
         """One of each worker that has nothing to do."""
         self._timed: set[_Batch[T]] = set()
-        self._timer = anyio.Event()
+        self._ticking: Signal | None = None
+        """While there is nothing to time."""
+        self._running: Running | None = None
         self._closed = False
         self._reads = self._keys = self._batches = self._failures = 0
 
@@ -108,12 +125,14 @@ class BatchActor(Generic[T]):
 
         Raises:
             TierError: the tier failed; an instance of the caller's own.
-            TimeoutError: `budget` seconds passed, give or take a hundredth, in which the event loop was
-                running: of one long round of the loop, two hundredths count.
+            TimeoutError: `budget` seconds passed, less a reserve and give or take a hundredth, in which the
+                event loop was running: of one long round of the loop, two hundredths count.
         """
         if self._closed:
             raise self._closed_error()
         self._reads += 1
+        if budget is not None and budget >= self._alone and self._is_idle():
+            return await self._get_alone(key)
         batch = self._gathering
         if batch is None or batch.budget != budget:
             batch = self._begin(budget)
@@ -125,23 +144,45 @@ class BatchActor(Generic[T]):
         read.waiters += 1
         try:
             await batch.done.wait()
-        finally:
+        except BaseException:
             read.waiters -= 1
             if not read.waiters and not batch.started:
                 del batch.reads[key]
-        if batch.error is not None:
-            raise self._own_error(batch.error) from batch.error
+            raise
         if not batch.answered:
-            raise TimeoutError
+            if batch.error is None:
+                raise TimeoutError
+            raise self._own_error(batch.error) from batch.error
         return read.found  # type: ignore[return-value]  # set, for the call answered
 
+    def _is_idle(self) -> bool:
+        return not (self._is_alone or self._queue or self._under_way)
+
+    async def _get_alone(self, key: bytes) -> T:
+        # Nobody joins it, so nobody but its caller is concerned by a cancellation.
+        self._is_alone = True
+        self._batches += 1
+        self._keys += 1
+        try:
+            (found,) = await self._fetch([key])
+        except Exception as error:
+            raise self._own_error(self._failed(error)) from error
+        finally:
+            self._is_alone = False
+        return found
+
     def _begin(self, budget: float | None) -> _Batch[T]:
-        batch: _Batch[T] = _Batch(budget, math.inf if budget is None else budget + _TICK)
+        if self._running is None:
+            self._running = Running()
+        left = math.inf if budget is None else to_wait(budget)
+        batch: _Batch[T] = _Batch(budget, left, self._running.now(), self._running.signal())
         self._gathering = batch
         self._queue.append(batch)
         if budget is not None:
             self._timed.add(batch)
-            self._timer.set()
+            if self._ticking is not None:
+                self._ticking.set()
+                self._ticking = None
         if self._idle:
             # It runs when all that is ready now has run: whoever asks meanwhile is in the batch.
             self._idle.pop().set()
@@ -149,6 +190,7 @@ class BatchActor(Generic[T]):
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Those who still wait then get a `TierError`."""
+        self._running = Running()
         try:
             async with anyio.create_task_group() as group:
                 for _ in range(self._concurrency):
@@ -176,31 +218,34 @@ class BatchActor(Generic[T]):
     async def _work(self) -> None:
         while True:
             while not self._queue:
-                idle = anyio.Event()
+                assert self._running is not None  # noqa: S101 - set by `run`
+                idle = self._running.signal()
                 self._idle.append(idle)
                 await idle.wait()
             batch = self._queue.popleft()
             if batch is self._gathering:
                 self._gathering = None
-            if batch.reads and not batch.done.is_set():
+            if batch.reads and not batch.done.came:
                 await self._serve(batch)
             self._timed.discard(batch)
 
     async def _tick(self) -> None:
+        assert self._running is not None  # noqa: S101 - set by `run`
+        now = self._running.now
         while True:
-            await self._timer.wait()
-            self._timer = anyio.Event()
-            while self._timed:
-                start = anyio.current_time()
-                await anyio.sleep(_TICK)
-                spent = min(anyio.current_time() - start, 2 * _TICK)
-                # Who comes now has a budget of their own.
-                self._gathering = None
-                for batch in list(self._timed):
-                    batch.left -= spent
-                    if batch.left <= 0:
-                        self._timed.discard(batch)
-                        batch.done.set()
+            if not self._timed:
+                self._ticking = ticking = self._running.signal()
+                await ticking.wait()
+            left = min((batch.left for batch in self._timed), default=0.0)
+            await anyio.sleep(max(min(left, _TICK) - _TIMER / 2, 0.0))
+            # Who comes now has a budget of their own.
+            self._gathering = None
+            for batch in list(self._timed):
+                batch.left -= min(now() - batch.looked, 2 * _TICK)
+                batch.looked = now()
+                if batch.left <= _TIMER:
+                    self._timed.discard(batch)
+                    batch.done.set()
 
     async def _serve(self, batch: _Batch[T]) -> None:
         batch.started = True
@@ -214,13 +259,16 @@ class BatchActor(Generic[T]):
             batch.answered = True
         except Exception as error:  # noqa: BLE001 - any failure must be handed on
             # Whatever it was, it must reach those who wait and must not end the actor.
-            self._failures += 1
-            if not isinstance(error, TierError):
-                _log.error("reading the tier %s raised %s", self._tier, type(error).__name__)
-            batch.error = error
+            batch.error = self._failed(error)
         # A cancellation passes: `run` tells those who wait.
         self._under_way.discard(batch)
         batch.done.set()
+
+    def _failed(self, error: Exception) -> Exception:
+        self._failures += 1
+        if not isinstance(error, TierError):
+            _log.error("reading the tier %s raised %s", self._tier, type(error).__name__)
+        return error
 
     def _own_error(self, error: Exception) -> TierError:
         if isinstance(error, TierError):
@@ -240,4 +288,12 @@ class ReadActor(BatchActor[bytes | None]):
     """The read actor of a tier: `get` returns the tier's envelope of a key, or None."""
 
     def __init__(self, tier: Tier, *, max_batch: int = 256, concurrency: int = 2) -> None:
-        super().__init__(tier.get_many, tier.name, "get_many", max_batch=max_batch, concurrency=concurrency)
+        keeps_budget = getattr(tier, "keeps_budget", False)
+        super().__init__(
+            tier.get_many,
+            tier.name,
+            "get_many",
+            max_batch=max_batch,
+            concurrency=concurrency,
+            alone=getattr(tier, "read_budget", math.inf) if keeps_budget else math.inf,
+        )

@@ -52,11 +52,13 @@ class Recovery:
         self._is_valid = is_valid
         self._rng = rng
         self._distrusted = False
+        self._reading, self._marking = tier.breaker("read"), tier.breaker("markers")
 
     @property
     def trusted(self) -> bool:
         """Whether entries of the tier may be read: no outage, or all was caught up with since."""
-        return not (self._distrusted or self._is_out("read", "markers"))
+        # Written out: every read of the tier asks.
+        return not self._distrusted and self._reading.state == "closed" == self._marking.state
 
     async def run(self) -> None:
         """Mend one outage after another, until cancelled."""

@@ -88,9 +88,10 @@ class WriteBehind:
 
     # -- callers' side ------------------------------------------------------------------------------
 
-    async def room(self, record: StoredRecord, share: float = 1.0) -> None:
-        """Wait until the record would leave the buffer at most `share` full, or is alone, or it is closed."""
-        while not (self._closed or self.fits(record, share) or not self._items):
+    async def room(self, key: bytes, size: int, share: float = 1.0) -> None:
+        """Wait until an envelope of `size` bytes would leave the buffer at most `share` full or be alone in
+        it, or it is closed."""
+        while not (self._closed or self.fits(key, size, share) or not self._items):
             await self._progress.wait()
 
     def put_nowait(self, record: StoredRecord, receipt: Any = None) -> bool:
@@ -152,12 +153,17 @@ class WriteBehind:
         self._pause_until, self._rate = start, rate
         self._wake.set()
 
-    async def settled(self, keys: Iterable[bytes]) -> None:
-        """Wait until no write of `keys` that was under way at the call still is.
+    def records(self) -> list[StoredRecord]:
+        """What is buffered."""
+        return [item.record for item in self._items.values()]
+
+    async def settled(self, keys: Iterable[bytes] | None = None) -> None:
+        """Wait until no write of `keys`, or no write at all, that was under way at the call still is.
 
         After `drop` and this, a deletion in the tier is not undone by a write that came late.
         """
-        pending = [(key, self._writing[key]) for key in keys if key in self._writing]
+        wanted = list(self._writing) if keys is None else keys
+        pending = [(key, self._writing[key]) for key in wanted if key in self._writing]
         while any(self._writing.get(key) is item for key, item in pending):
             await self._progress.wait()
 
@@ -370,16 +376,17 @@ class WriteBehind:
 
     # -- bookkeeping --------------------------------------------------------------------------------
 
-    def fits(self, record: StoredRecord, share: float = 1.0) -> bool:
-        """Whether the record would leave the buffer at most `share` full, so that nothing need be shed."""
-        old = self._items.get(record.key)
+    def fits(self, key: bytes, size: int, share: float = 1.0) -> bool:
+        """Whether an envelope of `size` bytes would leave the buffer at most `share` full, so that nothing
+        need be shed."""
+        old = self._items.get(key)
         items = len(self._items) + (old is None)
-        size = self._bytes + len(record.envelope) + ITEM_OVERHEAD - (old.size if old else 0)
-        return items <= self._max_items * share and size <= self._max_bytes * share
+        full = self._bytes + size + ITEM_OVERHEAD - (old.size if old else 0)
+        return items <= self._max_items * share and full <= self._max_bytes * share
 
     def _make_room(self, item: Pending, old: Pending | None) -> bool:
         """Shed the lowest dollars per byte until `item` fits, `item` itself if it is the lowest."""
-        while not self.fits(item.record):
+        while not self.fits(item.record.key, len(item.record.envelope)):
             # What is being written cannot be shed; it is remembered again if the write fails.
             cheapest = self._cheapest.pop(
                 lambda other: (

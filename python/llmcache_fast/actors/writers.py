@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.abc
@@ -20,6 +20,9 @@ from llmcache_fast.actors.ledger import Ledger, Receipt
 from llmcache_fast.actors.write_behind import Hopeless, WriteBehind
 from llmcache_fast.actors.write_report import Durability, WriteReport, WritersStatistics
 from llmcache_fast.tiers.base import StoredRecord, Tier, clock_micros
+
+Matches: TypeAlias = Callable[[bytes], bool]
+"""Of an envelope."""
 
 
 class Writers:
@@ -136,21 +139,25 @@ class Writers:
     async def put(self, record: StoredRecord, *, only: Sequence[str] | None = None) -> bool:
         """Write to all tiers, or those named; whether the record is as durable as promised.
 
-        Waits for room in the buffers and in the journal, `room_deadline` at most, before something is shed.
-
         Raises:
             TierUnavailableError: it is not, and `strict`.
         """
-        names = self._names if only is None else tuple(only)
-        if not (
-            self._ledger.fits(len(record.envelope))
-            and all(self._buffers[name].fits(record) for name in names)
-        ):
-            with anyio.move_on_after(self._room_deadline):
-                await self._ledger.room(len(record.envelope))
-                for name in names:
-                    await self._buffers[name].room(record)
-        return await self.kept(self._ledger.enter(record, names, journalled=True))
+        await self.room(record.key, len(record.envelope))
+        return await self.kept(self.put_nowait(record, only=only))
+
+    async def room(self, key: bytes, size: int) -> None:
+        """Wait, `room_deadline` at most, until an envelope of `size` bytes can be taken and nothing is shed.
+
+        What has no place in memory is left to the journal, if there is one: then its room counts.
+        """
+        ledger, journal = self._ledger, self._ledger.journal
+        buffers = self._buffers.values() if journal is None or journal.own is None else ()
+        if ledger.fits(size) and all(buffer.fits(key, size) for buffer in buffers):
+            return
+        with anyio.move_on_after(self._room_deadline):
+            await ledger.room(size)
+            for buffer in buffers:
+                await buffer.room(key, size)
 
     async def kept(self, receipt: Receipt | None) -> bool:
         """Whether the record of a receipt is as durable as promised, once that is known. Without one, because
@@ -206,26 +213,68 @@ class Writers:
         """
         return sum(buffer.drop_where(predicate) for buffer in self._buffers.values())
 
-    async def erase(self, predicate: Callable[[StoredRecord], bool]) -> int:
-        """Delete matching records physically: buffers, journal, dead letters. How many writes there were.
+    # -- erasing: records are named by what their envelopes hold, for nothing else of them is told apart ---
+
+    async def erase_buffered(self, matches: Matches) -> int:
+        """Forget matching writes that are buffered, and wait for those under way; how many there were."""
+        erased = self.drop_where(lambda record: matches(record.envelope))
+        for buffer in self._buffers.values():
+            await buffer.settled()
+        return erased
+
+    async def erase_journal(self, matches: Matches) -> int:
+        """Delete matching records from the journal's files, in the lanes of this process and of those that
+        are gone; how many writes were still to be done.
 
         Cost: all that the journal holds is read, and what stays is written anew.
 
         Raises:
             TierError: a file could not be read or written; the erasure is not finished.
         """
-        erased = self.drop_where(predicate)
-        journal, letters = self._ledger.journal, self._ledger.letters
-        if journal is not None and journal.own is not None:
-            await journal.sync()
-            erased += await self._ledger.erase(journal, predicate)
-            self.drop_where(predicate)  # what came back from the journal meanwhile
-            await journal.compact()
-        if letters is not None:
-            await self._ledger.bury()
-            found, _ = await letters.all()
-            erased += await letters.remove([letter.id for letter in found if predicate(letter.record)])
+        journal = self._ledger.journal
+        if journal is None:
+            return 0
+        if journal.own is None:
+            raise TierUnavailableError(
+                "it could not be opened", tier="journal", operation="erase", reason="closed"
+            )
+        await journal.sync()
+        erased = await self._ledger.erase(journal, lambda record: matches(record.envelope))
+        self.drop_where(lambda record: matches(record.envelope))  # what came back from the journal meanwhile
+        await journal.compact()
         return erased
+
+    async def erase_letters(self, matches: Matches) -> int:
+        """Delete matching dead letters; how many there were.
+
+        Raises:
+            TierError: the files could not be read or written.
+        """
+        letters = self._ledger.letters
+        if letters is None:
+            return 0
+        await self._ledger.bury()
+        found, _ = await letters.all()
+        return await letters.remove([letter.id for letter in found if matches(letter.record.envelope)])
+
+    async def held_elsewhere(self, matches: Matches) -> int:
+        """How many matching records other living processes have in the journal's files, done or not.
+
+        Raises:
+            TierError: the folder cannot be read.
+        """
+        journal = self._ledger.journal
+        return 0 if journal is None else await journal.survey(matches)
+
+    def count_where(self, matches: Matches) -> int:
+        """How many matching records are buffered, each once."""
+        found = {
+            record.key: record.envelope
+            for buffer in self._buffers.values()
+            for record in buffer.records()
+            if matches(record.envelope)
+        }
+        return len(found)
 
     async def settled(self, keys: Sequence[bytes]) -> None:
         """Wait until no write of `keys` that was under way at the call still is, in any tier."""

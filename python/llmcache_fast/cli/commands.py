@@ -12,6 +12,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llmcache_fast.cli import dead_letters, output
+from llmcache_fast.cli.check import check
+from llmcache_fast.cli.erasing import erase, invalidate
 from llmcache_fast.cli.migrate import migrate
 from llmcache_fast.cli.output import CODES, CommandError, Exit, console, fail, stop, table, write_json
 from llmcache_fast.cli.search import search
@@ -323,15 +325,15 @@ def doctor(
 
     found: list[Check] = []
     styles = {"ok": "green", "note": "cyan", "problem": "bold red", "missing": "bold red"}
-    for check in checks(configured(tier or [])):
-        found.append(check)
+    for one in checks(configured(tier or [])):
+        found.append(one)
         if not json:
-            style = styles[check.result]
-            console().print(f"[{style}]{check.result:8}[/{style}] {check.name}: ", end="")
-            console().print(check.detail, markup=False)
+            style = styles[one.result]
+            console().print(f"[{style}]{one.result:8}[/{style}] {one.name}: ", end="")
+            console().print(one.detail, markup=False)
     if json:
         write_json(found)
-    results = {check.result for check in found}
+    results = {one.result for one in found}
     if "missing" in results:
         return Exit.ENVIRONMENT
     return Exit.FOUND if "problem" in results else Exit.OK
@@ -339,3 +341,6 @@ def doctor(
 
 app.command()(migrate)
 app.command()(search)
+app.command()(invalidate)
+app.command()(erase)
+app.command()(check)

@@ -88,6 +88,7 @@ def entry_in(tiers: list[Tier], namespace: str, key: bytes) -> tuple[Entry, str,
 
 
 _REFUSED = {
+    "wrong_namespace": "it is of another namespace; give --namespace",
     "no_key": "it is sealed; give the keys by LLMCACHE_KEYS_FILE",
     "unknown_key": "it is sealed with a key that is not in LLMCACHE_KEYS or LLMCACHE_KEYS_FILE",
     "unsealed": "it is not sealed; LLMCACHE_ACCEPT_PLAIN=1 takes it all the same",

@@ -61,6 +61,10 @@ class Tier(Protocol):
 
     Methods raise `TierError` (or a subclass) and nothing else. They may be called concurrently. A tier
     does not judge records: expiry, validity and identity are checked by the reader.
+
+    A tier may have an attribute `keeps_budget`. If it is true, `get_many` of one key ends within the tier's
+    `read_budget` of time in which the event loop was running, at once when it is cancelled, and a
+    cancellation costs the tier next to nothing: callers then await it as it is.
     """
 
     name: str
@@ -175,7 +179,8 @@ class Authority(Protocol):
 
     async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
         """What changed in each of some namespaces, in one round trip. A clock that does not exist is made,
-        with a random epoch.
+        with a random epoch. One that is behind what was asked, or what the tier has seen of it, has lost
+        markers: it gets a new epoch.
 
         Per namespace, because seqs of two clocks do not compare: a clock that ran ahead would hide the
         markers of the others.

@@ -74,6 +74,7 @@ class Breaker:
         self._probing = False
         # Each change of state begins a generation: what ends late says nothing about the new state.
         self._generation = 0
+        self._leave = Permit(0, False)
 
     def admits(self, now: float) -> bool:
         """Whether `admit` would give a permit."""
@@ -86,7 +87,7 @@ class Breaker:
     def admit(self, now: float) -> Permit | None:
         """Leave for one call, or None. Each permit must come back by `ended`, exactly once."""
         if self.state == "closed":
-            return Permit(self._generation, False)
+            return self._leave
         if not self.admits(now):
             return None
         if self.state == "open":
@@ -129,6 +130,7 @@ class Breaker:
     def _become(self, state: State) -> None:
         self.state = state
         self._generation += 1
+        self._leave = Permit(self._generation, False)
         self._good_probes = 0
         self._probing = False
         self._ended.clear()

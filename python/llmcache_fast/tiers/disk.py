@@ -19,7 +19,8 @@ import anyio.to_thread
 from llmcache_fast._core import DiskStore
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._options import size_in_bytes
-from llmcache_fast.tiers.base import Asked, Changes, PutReport, Raised, StoredRecord, clock_micros
+from llmcache_fast.tiers.base import Asked, Changes, Message, PutReport, Raised, StoredRecord, clock_micros
+from llmcache_fast.tiers.followers import Followers
 
 _log = logging.getLogger("llmcache_fast.disk")
 
@@ -67,6 +68,7 @@ class DiskTier:
         self.budget = budget
         self._clock = clock
         self._store: DiskStore | None = None
+        self._followers = Followers(self.path)
         # Its own: the loop's default limiter is shared with whatever else the program runs in threads.
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
@@ -136,7 +138,8 @@ class DiskTier:
 
     async def stats(self) -> dict[str, int]:
         """Counts and sizes: rows, bytes, file_bytes, log_bytes, evicted, evicted_cost (micro-USD), ..."""
-        return await self._call("stats", lambda store: store.stats(), abandon=True)
+        counts = await self._call("stats", lambda store: store.stats(), abandon=True)
+        return {**counts, "malformed": self._followers.malformed}
 
     async def raise_markers(
         self,
@@ -146,39 +149,60 @@ class DiskTier:
         *,
         forget: Sequence[bytes] = (),
     ) -> Raised:
-        now = self._clock()
-        epoch, seq = await self._call(
-            "raise_markers", lambda store: store.raise_markers(namespace, list(targets), now)
-        )
-        return Raised(epoch, seq, 0)
+        given, now = (namespace, list(targets), list(rules), list(forget)), self._clock()
+        return Raised(*await self._call("raise_markers", lambda store: store.raise_markers(*given, now)))
 
     async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
-        found = []
-        for namespace, known, seen in asked:
-            epoch, seq = await self._epoch(namespace)
-            markers = await self._markers_since(namespace, seen if epoch == known else 0)
-            found.append(Changes(epoch, seq, markers))
-        return found
-
-    async def _markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
-        return await self._call(
-            "markers_since", lambda store: store.markers_since(namespace, seq), abandon=True
-        )
-
-    async def _epoch(self, namespace: int) -> tuple[int, int]:
         now = self._clock()
-        return await self._call("epoch", lambda store: store.epoch(namespace, now))
+        found = await self._call("changes", lambda store: store.changes(list(asked), now))
+        return [Changes(*each) for each in found]
+
+    async def follow(self, heard: Callable[[Message | None], None]) -> None:
+        """As `Feed.follow`: whatever process of the machine raises markers in this folder. Idle, a message
+        takes less than a millisecond."""
+        self._opened("follow")
+        await self._followers.follow(heard, self._in_thread)
+
+    async def scan(
+        self, cursor: bytes | None = None, limit: int = 500
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """As `ScannableTier.scan`; a page has about 8 MiB at most, and no record is given twice."""
+        if cursor is not None and (len(cursor) != 8 or cursor[0] > 0x7F):
+            raise ValueError("cursor: give the one that the scan before returned, or None")
+        after = None if cursor is None else int.from_bytes(cursor, "big")
+        records, end = await self._call("scan", lambda store: store.scan(after, limit), abandon=True)
+        return records, None if end is None else end.to_bytes(8, "big")
+
+    async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
+        return await self._call("discard_many", lambda store: store.discard_many(list(stamped)))
+
+    async def scrub(self) -> list[Path]:
+        """Make what was deleted before unreadable in the folder's files, to be called at the end of an erase.
+        Returns the files that were set aside as damaged: what is in them is not known, so delete them.
+
+        The database is written anew: time, and room on the disk while it lasts, grow with what is stored
+        (a second or two for 100 MiB). Writers of all processes wait meanwhile, and fail as `busy` after their
+        budget; readers do not.
+
+        Raises:
+            TierError: `busy` when a writer or a reader holds the file for 20 budgets, `full` when there is no
+                room. What was deleted may still be readable: scrub again.
+        """
+        return await self._call("scrub", lambda store: store.scrub())
 
     async def _call(self, operation: str, work: Callable[[DiskStore], T], *, abandon: bool = False) -> T:
-        store = self._store
-        if store is None:
-            raise TierError("the tier is not open", tier=self.name, operation=operation, reason="closed")
+        store = self._opened(operation)
         try:
             return await self._in_thread(work, store, abandon=abandon)
         except TierError as error:
             if error.reason == "corrupt":
                 _log.warning("disk tier %s: %s", self.path, error.message)
             raise
+
+    def _opened(self, operation: str) -> DiskStore:
+        if self._store is None:
+            raise TierError("the tier is not open", tier=self.name, operation=operation, reason="closed")
+        return self._store
 
     async def _in_thread(self, work: Callable[..., T], *args: object, abandon: bool = False) -> T:
         return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter, abandon_on_cancel=abandon)

@@ -2,8 +2,9 @@
 
 Each call runs in a task of its own. When the budget is over its caller goes on, and the task is left to
 end: for `linger` seconds by itself, then it is cancelled; a driver that ignores even that costs one of
-`max_abandoned` tasks and nobody's time. Each direction has a breaker (`breaker`), which opens when calls fail
-*or are slow*, and a limit of calls at once (a bulkhead).
+`max_abandoned` tasks and nobody's time. Only the read of one key by a tier that keeps the budget itself
+(`Tier.keeps_budget`) is awaited as it is: a task costs such a read a third of its time. Each direction has a
+breaker (`breaker`), which opens when calls fail *or are slow*, and a limit of calls at once (a bulkhead).
 
 What belongs here: time, room and refusal. What does not: what is done when a tier comes back
 (`actors.recovery`).
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,9 +24,12 @@ import anyio
 from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
 from llmcache_fast._stats import GuardStats
 from llmcache_fast.tiers.base import PutReport, Raised, StoredRecord, Tier
-from llmcache_fast.tiers.breaker import Breaker, BreakerOptions, Outcome
-from llmcache_fast.tiers.budget import within
+from llmcache_fast.tiers.breaker import Breaker, BreakerOptions, Outcome, Permit
+from llmcache_fast.tiers.budget import to_wait
 from llmcache_fast.tiers.detached import Detached
+from llmcache_fast.tiers.lane import Lane
+from llmcache_fast.tiers.signal import Running, Signal
+from llmcache_fast.tiers.watch import Watch
 
 _log = logging.getLogger("llmcache_fast.guarded")
 
@@ -38,9 +41,6 @@ DIRECTIONS: Final[tuple[Direction, ...]] = ("read", "write", "markers")
 READ_BUDGET: Final = 0.25
 WRITE_BUDGET: Final = 1.0
 """Of a deletion or an invalidation: a caller waits for it, but wants it done rather than fast."""
-
-NO_OUTAGE: Final = frozenset({"busy", "corrupt", "refused"})
-"""Reasons of a `TierError` that are no sign of an outage: it has no room now, or one record is bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +78,21 @@ class GuardOptions:
             raise ValueError("concurrency and max_abandoned must be at least 1, and max_waiting at least 0")
 
 
+TICKS: Final = 5
+"""Looks at how long calls have taken, in the smallest budget: in each, a busy event loop uses up one part."""
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     """One call of the tier, under way or ended."""
 
-    done: anyio.Event = field(default_factory=anyio.Event)
+    signal: Signal
+    """Comes when the call ends, or when its budget does."""
+    ended: bool = False
     result: Any = None
     error: Exception | None = None
     abandoned: bool = False
     task: Detached = field(init=False)
-
-
-class _Lane:
-    """One direction: its breaker, its room, its counts."""
-
-    def __init__(self, options: GuardOptions, rng: Callable[[], float]) -> None:
-        self.breaker = Breaker(options.breaker, rng)
-        self.room = anyio.Semaphore(options.concurrency, fast_acquire=True)
-        self.counts: Counter[str] = Counter()
-        self.running = 0
-        self.waiting = 0
-        self.abandoned: set[_Call] = set()
 
 
 class GuardedTier:
@@ -116,18 +110,30 @@ class GuardedTier:
         inner: Tier,
         options: GuardOptions | None = None,
         *,
-        now: Callable[[], float] = anyio.current_time,
+        now: Callable[[], float] | None = None,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        """`now` is the breakers' clock, in seconds; budgets run on the event loop's."""
+        """`now` is the breakers' clock, in seconds; the event loop's if None, as for budgets."""
         self.inner = inner
         self.name = inner.name
         self.options = options = options or GuardOptions()
-        self.now = now
+        self._now = now
+        self.now = now or anyio.current_time
+        self._watch: Watch | None = None
         own = getattr(inner, "budget", READ_BUDGET)
         self.read_budget = _budget(options.read_budget, inner, "read_budget", own)
         self.write_budget = _budget(options.write_budget, inner, "write_budget", WRITE_BUDGET)
-        self._lanes = {direction: _Lane(options, rng) for direction in DIRECTIONS}
+        self._lanes = {
+            direction: Lane(
+                inner.name,
+                breaker=options.breaker,
+                concurrency=options.concurrency,
+                max_waiting=options.max_waiting,
+                max_abandoned=options.max_abandoned,
+                rng=rng,
+            )
+            for direction in DIRECTIONS
+        }
         self._alarm = anyio.Event()
         self._opening: _Call | None = None
         read, write = self.read_budget, self.write_budget
@@ -152,6 +158,8 @@ class GuardedTier:
             self.lease_released = partial(self._await, "lease_released", inner.lease_released)
         if hasattr(inner, "follow"):
             self.follow = partial(self._await, "follow", inner.follow)
+        self.keeps_budget: bool = getattr(inner, "keeps_budget", False)
+        """Whether the read of one key may be awaited as it is: see `Tier`."""
         self.suspect: Callable[[], None] = getattr(inner, "suspect", lambda: None)
         """Tell the tier that a reply was not what was asked for. A tier with connections has this method: it
         uses none of now again, and returns at once (I9)."""
@@ -161,9 +169,10 @@ class GuardedTier:
     async def open(self) -> None:
         """Open the tier. One that takes longer than `open_budget` goes on opening; ask again later."""
         if self._opening is None:
+            self._set_up()
             self._opening = self._start(self.inner.open)
         opening = self._opening
-        if not await within(self.options.open_budget, opening.done):
+        if not await self._within(opening, self.options.open_budget):
             raise self._unavailable("open", f"did not open within {self.options.open_budget:g} s", "timeout")
         self._opening = None
         if isinstance(opening.error, ConfigurationError):
@@ -171,19 +180,33 @@ class GuardedTier:
         if opening.error is not None:
             raise self._own_error("open", opening.error)
 
+    def _set_up(self) -> Watch:
+        """Know the event loop, which may be another one than the last time."""
+        running, options = Running(), self.options
+        budgets = (self.read_budget, self.write_budget, options.batch_budget, options.open_budget)
+        self._running = running
+        self._watch = watch = Watch(running, min(*budgets, options.close_budget) / TICKS)
+        if self._now is None:
+            self.now = running.now
+        return watch
+
     async def aclose(self) -> None:
         """Cancel what is under way and abandoned, and close the tier, within `close_budget`."""
         opening, self._opening = self._opening, None
         abandoned = [call for lane in self._lanes.values() for call in lane.abandoned]
-        for call in (*abandoned, *([opening] if opening else ())):
-            call.task.end_within(0)
+        for call in (*abandoned, opening):
+            if isinstance(call, _Call):
+                call.task.end_within(0)
         closing = self._start(self.inner.aclose)
         try:
-            if not await within(self.options.close_budget, closing.done):
+            if not await self._within(closing, self.options.close_budget):
                 text = f"did not close within {self.options.close_budget:g} s"
                 raise self._unavailable("aclose", text, "timeout")
         finally:
             closing.task.end_within(0)
+            watch, self._watch = self._watch, None
+            if watch is not None:
+                watch.close()
         if closing.error is not None:
             raise self._own_error("aclose", closing.error)
 
@@ -191,6 +214,8 @@ class GuardedTier:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         read = self.inner.get_many
+        if self.keeps_budget and len(keys) == 1:
+            return await self._read_as_it_is(keys)
         return await self.call("read", "get_many", self._as_many, read, keys, budget=self.read_budget)
 
     async def _as_many(
@@ -199,10 +224,13 @@ class GuardedTier:
         """As many answers as there were keys, or an error."""
         found = await read(keys, *arguments)
         if len(found) != len(keys):
-            # Not to be told apart from the replies of somebody else.
-            message = f"{len(found)} answers to {len(keys)} keys"
-            raise TierError(message, tier=self.name, operation="read", reason="mismatch")
+            raise self._mismatch(found, keys)
         return found
+
+    def _mismatch(self, found: Sequence[object], keys: Sequence[bytes]) -> TierError:
+        # Not to be told apart from the replies of somebody else.
+        message = f"{len(found)} answers to {len(keys)} keys"
+        return TierError(message, tier=self.name, operation="read", reason="mismatch")
 
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
         budget = self.options.batch_budget
@@ -232,43 +260,71 @@ class GuardedTier:
         Raises:
             TierError: what the tier raised, or why it was not asked or waited for.
         """
+        watch = self._watch or self._set_up()
         lane = self._lanes[direction]
-        now = self.now()
-        if not lane.breaker.admits(now):
-            raise self._rejected(lane, operation)
-        if len(lane.abandoned) >= self.options.max_abandoned:
-            lane.counts["rejected"] += 1
-            raise self._unavailable(operation, "too many abandoned calls have not ended", "abandoned")
-        waited = await self._enter(lane, operation, budget)
+        permit, waited = await lane.enter(operation, budget, self.now)
         budget -= waited
-        permit = lane.breaker.admit(self.now() if waited else now)
-        if permit is None:
-            lane.room.release()
-            raise self._rejected(lane, operation)
         call = self._start(work, *arguments, lane=lane)
         outcome: Outcome = "unknown"
+        started = watch.start(call.signal, to_wait(budget))
         try:
-            slow = self.options.slow * budget
-            late = not await within(slow, call.done)
-            if late and not await within(budget - slow, call.done):
-                outcome = "bad"
-                lane.counts["timeouts"] += 1
+            if not call.ended:
+                await call.signal.wait()
+            late = watch.time() - started >= self.options.slow * budget
+            if not call.ended:
+                outcome = lane.timed_out()
                 raise self._unavailable(operation, "no answer within the budget", "timeout")
             if call.error is not None:
                 error = self._own_error(operation, call.error)
-                outcome = "unknown" if error.reason in NO_OUTAGE else "bad"
-                lane.counts["busy" if error.reason == "busy" else "failures"] += 1
+                outcome = lane.failed(error)
                 raise error
-            outcome = "bad" if late else "good"
-            lane.counts["slow"] += late
+            outcome = lane.answered(late=late)
             result: T = call.result
             return result
         finally:
-            if not call.done.is_set():
+            watch.stop(call.signal)
+            if not call.ended:
                 self._abandon(lane, call)
-            lane.breaker.ended(permit, outcome, self.now())
-            if lane.breaker.state != "closed":
-                self._alarm.set()
+            self._ended(lane, permit, outcome)
+
+    async def _read_as_it_is(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """As `call`, of a read that keeps its budget itself, whoever cancels it: without a task."""
+        operation, budget = "get_many", self.read_budget
+        watch = self._watch or self._set_up()
+        lane = self._lanes["read"]
+        permit, waited = await lane.enter(operation, budget, self.now)
+        outcome: Outcome = "unknown"
+        started = watch.start_timing() - waited
+        try:
+            found = await self.inner.get_many(keys)
+            if len(found) != len(keys):
+                raise self._mismatch(found, keys)
+            outcome = lane.answered(late=watch.time() - started >= self.options.slow * budget)
+        except Exception as error:
+            own = self._own_error(operation, error)
+            outcome = lane.failed(own)
+            if own is error:
+                raise
+            raise own from None
+        finally:
+            watch.stop_timing()
+            lane.leave()
+            self._ended(lane, permit, outcome)
+        return found
+
+    async def _within(self, call: _Call, budget: float) -> bool:
+        """Whether a call of no lane ends within its budget."""
+        watch = self._watch or self._set_up()
+        watch.start(call.signal, budget)
+        try:
+            if not call.signal.came:
+                await call.signal.wait()
+        finally:
+            watch.stop(call.signal)
+            if not call.ended:
+                # The one that came is spent; whoever asks again waits for another.
+                call.signal = self._running.signal()
+        return call.ended
 
     async def _raise_markers(
         self,
@@ -286,44 +342,26 @@ class GuardedTier:
         """Waits as long as its caller does, and is no call that a breaker could judge."""
         call = self._start(work, argument)
         try:
-            await call.done.wait()
+            await call.signal.wait()
         finally:
             call.task.end_within(0)
         if call.error is not None:
             raise self._own_error(operation, call.error)
 
-    async def _enter(self, lane: _Lane, operation: str, budget: float) -> float:
-        """Take one of the places; the seconds that took."""
-        try:
-            lane.room.acquire_nowait()
-        except anyio.WouldBlock:
-            pass
-        else:
-            return 0.0
-        started = anyio.current_time()
-        if lane.waiting < self.options.max_waiting:
-            lane.waiting += 1
-            try:
-                with anyio.move_on_after(budget):
-                    await lane.room.acquire()
-                    return min(anyio.current_time() - started, budget)
-            finally:
-                lane.waiting -= 1
-        lane.counts["busy"] += 1
-        raise TierError("too many calls at once", tier=self.name, operation=operation, reason="busy")
+    def _ended(self, lane: Lane, permit: Permit, outcome: Outcome) -> None:
+        lane.breaker.ended(permit, outcome, self.now())
+        if lane.breaker.state != "closed":
+            self._alarm.set()
 
-    def _start(
-        self, work: Callable[..., Awaitable[Any]], *arguments: Any, lane: _Lane | None = None
-    ) -> _Call:
-        call = _Call()
-        if lane is not None:
-            lane.running += 1
-            lane.counts["calls"] += 1
+    def _start(self, work: Callable[..., Awaitable[Any]], *arguments: Any, lane: Lane | None = None) -> _Call:
+        if self._watch is None:
+            self._set_up()
+        call = _Call(self._running.signal())
         call.task = Detached(partial(self._run, lane, call, work, arguments))
         return call
 
     async def _run(
-        self, lane: _Lane | None, call: _Call, work: Callable[..., Awaitable[Any]], arguments: Any
+        self, lane: Lane | None, call: _Call, work: Callable[..., Awaitable[Any]], arguments: Any
     ) -> None:
         try:
             call.result = await work(*arguments)
@@ -334,20 +372,18 @@ class GuardedTier:
             call.error = TierError("the call was cancelled", tier=self.name, reason="cancelled")
             raise
         finally:
-            call.done.set()
+            call.ended = True
+            call.signal.set()
             if lane is not None and call.abandoned:
-                lane.abandoned.discard(call)
-                lane.counts["late"] += 1
+                lane.came_late(call)
             elif lane is not None:
-                lane.running -= 1
-                lane.room.release()
+                lane.leave()
 
-    def _abandon(self, lane: _Lane, call: _Call) -> None:
-        """Let the call go on without a caller. Its place is free: the limit is of calls waited for."""
+    def _abandon(self, lane: Lane, call: _Call) -> None:
+        """Let the call go on without a caller."""
         call.abandoned = True
         lane.abandoned.add(call)
-        lane.running -= 1
-        lane.room.release()
+        lane.leave()
         call.task.end_within(self.options.linger)
 
     # -- state --------------------------------------------------------------------------------------
@@ -368,13 +404,9 @@ class GuardedTier:
 
     def statistics(self) -> dict[str, GuardStats]:
         """By direction; counts since the guard was made."""
-        return {name: _stats_of(lane) for name, lane in self._lanes.items()}
+        return {name: lane.statistics() for name, lane in self._lanes.items()}
 
     # -- errors -------------------------------------------------------------------------------------
-
-    def _rejected(self, lane: _Lane, operation: str) -> TierUnavailableError:
-        lane.counts["rejected"] += 1
-        return self._unavailable(operation, "not tried: the tier is in an outage", "open")
 
     def _unavailable(self, operation: str, message: str, reason: str) -> TierUnavailableError:
         return TierUnavailableError(message, tier=self.name, operation=operation, reason=reason)
@@ -390,14 +422,3 @@ class GuardedTier:
 
 def _budget(given: float | None, inner: Tier, attribute: str, default: float) -> float:
     return float(getattr(inner, attribute, default)) if given is None else given
-
-
-def _stats_of(lane: _Lane) -> GuardStats:
-    counts = ("calls", "failures", "slow", "timeouts", "busy", "rejected", "late")
-    return GuardStats(
-        state=lane.breaker.state,
-        opened=lane.breaker.opened,
-        running=lane.running,
-        abandoned=len(lane.abandoned),
-        **{name: lane.counts[name] for name in counts},
-    )

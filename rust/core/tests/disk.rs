@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use llmcache_core::disk::{DATABASE_NAME, DiskError, DiskStore, Key, Record};
+use llmcache_core::disk::{Asked, Changes, DATABASE_NAME, DiskError, DiskStore, Key, Record};
 use tempfile::TempDir;
 
 const NEVER: i64 = i64::MAX;
@@ -41,6 +41,15 @@ fn open(folder: &Path) -> DiskStore {
 
 fn get(store: &DiskStore, number: u64) -> Option<Vec<u8>> {
     store.get_many(&[key(number)]).expect("reads").remove(0)
+}
+
+fn changes(store: &DiskStore, namespace: u64) -> Changes {
+    let asked = Asked {
+        namespace,
+        epoch: 0,
+        seq: 0,
+    };
+    store.changes(&[asked], 0).expect("answers").remove(0)
 }
 
 fn file_bytes(folder: &Path) -> u64 {
@@ -297,29 +306,6 @@ fn the_file_shrinks() {
 }
 
 #[test]
-fn markers_are_raised_by_a_clock_that_never_goes_back() {
-    let folder = temp();
-    let store = open(folder.path());
-    let start = store.epoch(7, 1000).unwrap();
-    assert_eq!(store.epoch(7, 5000).unwrap(), start);
-    let first = store.raise_markers(7, &[1, u64::MAX], 2000).unwrap();
-    assert_eq!((first.epoch, first.seq), (start.epoch, 2000));
-    // The machine's clock stands, then goes back.
-    assert_eq!(store.raise_markers(7, &[2], 2000).unwrap().seq, 2001);
-    let other = open(folder.path());
-    assert_eq!(other.raise_markers(7, &[1], 5).unwrap().seq, 2002);
-    assert_eq!(
-        other.markers_since(7, 0).unwrap(),
-        [(u64::MAX, 2000), (2, 2001), (1, 2002)]
-    );
-    assert_eq!(store.markers_since(7, 2001).unwrap(), [(1, 2002)]);
-    assert_eq!(store.markers_since(8, 0).unwrap(), []);
-    assert_ne!(store.epoch(8, 1000).unwrap().epoch, start.epoch);
-    store.clear().unwrap();
-    assert_eq!(store.epoch(7, 0).unwrap().seq, 2002);
-}
-
-#[test]
 fn markers_can_be_raised_when_the_store_is_full() {
     let folder = temp();
     let store = DiskStore::open(folder.path(), MIB, BUDGET).unwrap();
@@ -328,8 +314,8 @@ fn markers_can_be_raised_when_the_store_is_full() {
         store.put_many(&[record(n, &envelope)], 0).unwrap();
     }
     let targets: Vec<_> = (0..2000).collect();
-    store.raise_markers(1, &targets, 10).unwrap();
-    assert_eq!(store.markers_since(1, 0).unwrap().len(), 2000);
+    store.raise_markers(1, &targets, &[], &[], 10).unwrap();
+    assert_eq!(changes(&store, 1).markers.len(), 2000);
 }
 
 #[test]
@@ -405,7 +391,7 @@ fn damage_found_while_reading_is_set_aside_once_for_all_processes() {
     let envelope = vec![1; 3000];
     let records: Vec<_> = (0..500).map(|n| record(n, &envelope)).collect();
     store.put_many(&records, 0).unwrap();
-    let epoch = store.epoch(1, 0).unwrap().epoch;
+    let epoch = changes(&store, 1).epoch;
     store.vacuum().unwrap();
     store.close().unwrap();
     let path = folder.path().join(DATABASE_NAME);
@@ -433,7 +419,7 @@ fn damage_found_while_reading_is_set_aside_once_for_all_processes() {
     first.put_many(&[record(1, b"fresh")], 0).unwrap();
     assert_eq!(get(&second, 1).as_deref(), Some(&b"fresh"[..]));
     // Nothing stamped by the lost clock is valid any more.
-    assert_ne!(second.epoch(1, 0).unwrap().epoch, epoch);
+    assert_ne!(changes(&second, 1).epoch, epoch);
 }
 
 #[test]
@@ -501,7 +487,7 @@ fn a_writer_that_holds_the_file_makes_others_busy_not_stuck_and_readers_read_on(
         Err(DiskError::Busy)
     ));
     assert!(matches!(
-        store.raise_markers(1, &[1], 0),
+        store.raise_markers(1, &[1], &[], &[], 0),
         Err(DiskError::Busy)
     ));
     assert_eq!(get(&store, 1).as_deref(), Some(&b"one"[..]));

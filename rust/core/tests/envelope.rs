@@ -2,7 +2,7 @@
 
 use llmcache_core::envelope::{
     Asked, CHECKSUM_LEN, CLEAR_LEN, ContentType, DecodeError, EncodeError, Form, HEADER_LEN,
-    Header, Kind, OVERHEAD, SALT_LEN, SEALED_OVERHEAD, decode, encode, encode_salted,
+    Header, Kind, OVERHEAD, SALT_LEN, SEALED_OVERHEAD, decode, encode, encode_salted, examine,
 };
 use llmcache_core::keyring::{Key, Keyring};
 use proptest::prelude::*;
@@ -486,6 +486,78 @@ proptest! {
         match read(&rechecked(bytes), NAMESPACE, &FINGERPRINT, None) {
             Ok((_, _, payload)) => prop_assert_eq!(payload.len(), size.map_or(text.len(), |size| size as usize)),
             Err(error) => prop_assert!(["frame", "too_large"].contains(&error.reason())),
+        }
+    }
+}
+
+#[test]
+fn a_record_on_a_walk_says_what_it_is() {
+    let keys = ring(&[1, 2]);
+    let old = ring(&[2]);
+    for (compress, keyring) in [
+        (false, None),
+        (true, None),
+        (false, Some(&keys)),
+        (true, Some(&old)),
+    ] {
+        let form = Form { compress, keyring };
+        let payload = vec![b'x'; 4096];
+        let bytes = encode(&header(), NAMESPACE, FACTS, &payload, form).unwrap();
+        let mut room = Vec::new();
+        let seen = examine(&bytes, Some(&keys), &mut room).unwrap();
+        assert_eq!(seen.header, header());
+        assert_eq!((seen.namespace, seen.facts), (NAMESPACE, FACTS));
+    }
+}
+
+#[test]
+fn a_record_on_a_walk_is_believed_only_if_it_is_intact_and_its_key_is_there() {
+    let keys = ring(&[1]);
+    for keyring in [None, Some(&keys)] {
+        let bytes = written(Form {
+            compress: false,
+            keyring,
+        });
+        for at in 0..bytes.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= flip;
+                assert!(
+                    examine(&damaged, Some(&keys), &mut Vec::new()).is_err(),
+                    "{at}"
+                );
+            }
+            assert!(
+                examine(&bytes[..at], Some(&keys), &mut Vec::new()).is_err(),
+                "{at}"
+            );
+        }
+    }
+    let sealed = written(Form {
+        compress: false,
+        keyring: Some(&keys),
+    });
+    let examined = |ring| examine(&sealed, ring, &mut Vec::new()).map(|_| ());
+    assert_eq!(examined(None), Err(DecodeError::NoKey));
+    assert_eq!(examined(Some(&ring(&[2]))), Err(DecodeError::UnknownKey));
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_on_a_walk_are_refused(bytes: Vec<u8>, cut in 0..200usize, sealed: bool) {
+        let keys = ring(&[1]);
+        let form = Form { compress: false, keyring: sealed.then_some(&keys) };
+        let mut record = written(form);
+        record.truncate(cut.min(record.len() - 1));
+        record.extend_from_slice(&bytes);
+        for bytes in [&bytes, &record] {
+            // Whatever is accepted, its owner finds, too.
+            let mut room = Vec::new();
+            if let Ok(seen) = examine(bytes, Some(&keys), &mut room) {
+                let fingerprint = seen.header.fingerprint;
+                let ring = sealed.then_some(&keys);
+                prop_assert!(read(bytes, seen.namespace, &fingerprint, ring).is_ok());
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use llmcache_core::disk::{self, DiskError, Key, Record};
+use llmcache_core::disk::{self, Asked, DiskError, Key, Record};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -14,6 +14,9 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<DiskStore>()
 }
+
+/// What changed in a namespace, as Python gets it.
+type Answer<'py> = (u64, u64, Vec<(u64, u64)>, Vec<(Bound<'py, PyBytes>, u64)>);
 
 /// Envelopes by fingerprint in one SQLite file on a local file system, shared by the processes of a machine.
 ///
@@ -138,32 +141,97 @@ impl DiskStore {
             .map_err(|error| to_python(py, "vacuum", &error))
     }
 
-    /// Allocate the namespace's next seq and raise the markers of all targets to it, durably (fsync).
+    /// Make what was deleted before unreadable in the files. What is left to be deleted by hand: the files
+    /// that were set aside as damaged.
+    fn scrub(&self, py: Python<'_>) -> PyResult<Vec<PathBuf>> {
+        py.detach(|| self.inner.scrub())
+            .map_err(|error| to_python(py, "scrub", &error))
+    }
+
+    /// Allocate the namespace's next seq and raise the markers of all targets, and the rules, to it, durably
+    /// (fsync); the rules `forget` go. Then tell those who follow.
     ///
-    /// Returns `(epoch, seq)`.
+    /// Returns `(epoch, seq, the seq before)`.
     fn raise_markers(
         &self,
         py: Python<'_>,
         namespace: u64,
         targets: Vec<u64>,
+        rules: Vec<Bound<'_, PyBytes>>,
+        forget: Vec<Bound<'_, PyBytes>>,
         now: i64,
-    ) -> PyResult<(u64, u64)> {
-        py.detach(|| self.inner.raise_markers(namespace, &targets, now))
-            .map(|reading| (reading.epoch, reading.seq))
-            .map_err(|error| to_python(py, "raise_markers", &error))
+    ) -> PyResult<(u64, u64, u64)> {
+        let rules: Vec<&[u8]> = rules.iter().map(PyBytesMethods::as_bytes).collect();
+        let forget: Vec<&[u8]> = forget.iter().map(PyBytesMethods::as_bytes).collect();
+        py.detach(|| {
+            self.inner
+                .raise_markers(namespace, &targets, &rules, &forget, now)
+        })
+        .map(|raised| (raised.epoch, raised.seq, raised.prev))
+        .map_err(|error| to_python(py, "raise_markers", &error))
     }
 
-    /// `(target, seq)` of every marker of the namespace raised after `seq`, oldest first.
-    fn markers_since(&self, py: Python<'_>, namespace: u64, seq: u64) -> PyResult<Vec<(u64, u64)>> {
-        py.detach(|| self.inner.markers_since(namespace, seq))
-            .map_err(|error| to_python(py, "markers_since", &error))
+    /// What changed since each `(namespace, epoch, seq)`: `(epoch, last seq, [(target, seq)], [(rule, seq)])`,
+    /// oldest first. A clock that did not exist is made with a random epoch.
+    fn changes<'py>(
+        &self,
+        py: Python<'py>,
+        asked: Vec<(u64, u64, u64)>,
+        now: i64,
+    ) -> PyResult<Vec<Answer<'py>>> {
+        let asked: Vec<Asked> = asked
+            .into_iter()
+            .map(|(namespace, epoch, seq)| Asked {
+                namespace,
+                epoch,
+                seq,
+            })
+            .collect();
+        let found = py
+            .detach(|| self.inner.changes(&asked, now))
+            .map_err(|error| to_python(py, "changes", &error))?;
+        Ok(found
+            .into_iter()
+            .map(|each| {
+                let rules = each
+                    .rules
+                    .iter()
+                    .map(|(rule, seq)| (PyBytes::new(py, rule), *seq))
+                    .collect();
+                (each.epoch, each.seq, each.markers, rules)
+            })
+            .collect())
     }
 
-    /// `(epoch, last seq)` of the namespace's clock; made with a random epoch if it did not exist.
-    fn epoch(&self, py: Python<'_>, namespace: u64, now: i64) -> PyResult<(u64, u64)> {
-        py.detach(|| self.inner.epoch(namespace, now))
-            .map(|reading| (reading.epoch, reading.seq))
-            .map_err(|error| to_python(py, "epoch", &error))
+    /// About `limit` records, `(key, envelope)`, after the place `after`, and the place to go on from or None.
+    fn scan<'py>(
+        &self,
+        py: Python<'py>,
+        after: Option<i64>,
+        limit: usize,
+    ) -> PyResult<(Bound<'py, PyList>, Option<i64>)> {
+        let page = py
+            .detach(|| self.inner.scan(after, limit))
+            .map_err(|error| to_python(py, "scan", &error))?;
+        let records = page
+            .records
+            .iter()
+            .map(|(key, envelope)| (PyBytes::new(py, key), PyBytes::new(py, envelope)));
+        Ok((PyList::new(py, records.collect::<Vec<_>>())?, page.next))
+    }
+
+    /// Delete each `(key, epoch, snap)` that still has this stamp; how many had.
+    fn discard_many(
+        &self,
+        py: Python<'_>,
+        stamped: Vec<(Bound<'_, PyBytes>, u64, u64)>,
+    ) -> PyResult<u64> {
+        let stamped = stamped
+            .iter()
+            .map(|(key, epoch, snap)| Ok((to_key(key)?, *epoch, *snap)))
+            .collect::<PyResult<Vec<_>>>()?;
+        py.detach(|| self.inner.discard_many(&stamped))
+            .map_err(|error| to_python(py, "discard_many", &error))
     }
 
     /// Problems of the file, none if it is sound. Reads the whole file.
@@ -193,6 +261,7 @@ impl DiskStore {
             ("refused", stats.refused),
             ("superseded", stats.superseded),
             ("reopened", stats.reopened),
+            ("untold", stats.untold),
         ] {
             dict.set_item(name, value)?;
         }

@@ -129,10 +129,11 @@ impl Core {
             snap: entry.snap(),
         };
         // Without facts: of the cache's own namespace, and nothing named.
-        let (namespace, targets, label) =
-            entry.facts().map_or((self.home, &[][..], None), |facts| {
-                (facts.namespace, &facts.targets, facts.label())
-            });
+        let facts = entry.facts();
+        let (namespace, targets) = facts.map_or((self.home, &[][..]), |facts| {
+            (facts.namespace, &facts.targets)
+        });
+        let label = || facts.and_then(Facts::label);
         let since = entry.checked();
         self.markers
             .valid_entry(namespace, stamp, key, targets, label, since)

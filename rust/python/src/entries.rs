@@ -1,13 +1,17 @@
 //! The rest of `Engine`: entries, markers and statistics, for the parts of the cache written in Python.
 
+use llmcache_core::envelope::{ContentType, Kind};
 use llmcache_core::fingerprint::Fingerprint;
 use llmcache_core::l1::{NewEntry, Outcome};
 use llmcache_core::markers::{Stamp, Target, key_target, label_prefixes, target};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use pyo3::{Borrowed, intern};
+use smallvec::SmallVec;
 
-use crate::engine::Engine;
+use crate::engine::{Core, Engine};
+use crate::envelope::opened;
+use crate::keyring::Keyring;
 use crate::stored::{Facts, Stored, View, object_bytes};
 
 /// Tags, label, names of versions, and the facts as they are packed.
@@ -19,7 +23,12 @@ type Given<'py> = (
 );
 
 /// What an entry can be invalidated by, beside its namespace and its key.
-fn named(namespace: &str, tags: &[String], label: Option<&str>, versions: &[String]) -> Vec<u64> {
+fn named(
+    namespace: &str,
+    tags: &[String],
+    label: Option<&str>,
+    versions: &[String],
+) -> SmallVec<[u64; 3]> {
     let tags = tags.iter().map(|tag| target(namespace, Target::Tag(tag)));
     let labels = label
         .into_iter()
@@ -29,6 +38,64 @@ fn named(namespace: &str, tags: &[String], label: Option<&str>, versions: &[Stri
         .iter()
         .map(|name| target(namespace, Target::Version(name)));
     tags.chain(labels).chain(versions).collect()
+}
+
+/// Absolute times of an entry.
+struct Times {
+    created: i64,
+    fresh_until: i64,
+    stale_until: i64,
+}
+
+impl Core {
+    /// Puts an entry into memory, unless a marker stands above its stamp: then `None`.
+    #[expect(clippy::too_many_arguments, reason = "what an entry has, in one call")]
+    fn put(
+        &self,
+        key: Fingerprint,
+        value: Bound<'_, PyAny>,
+        namespace: &str,
+        targets: SmallVec<[u64; 3]>,
+        packed: &[u8],
+        label: Option<&str>,
+        times: Times,
+        cost: u64,
+        stamp: Stamp,
+    ) -> PyResult<Option<Outcome>> {
+        // Read before the check: a marker raised after it makes the entry be checked again.
+        let checked = self.markers.generation();
+        let namespace = self.namespace_id(namespace);
+        if !self
+            .markers
+            .valid_entry(namespace, stamp, &key, &targets, || label, 0)
+        {
+            return Ok(None);
+        }
+        let bare = namespace == self.home && targets.is_empty() && packed.is_empty();
+        let facts = if bare {
+            None
+        } else {
+            Some(Box::new(Facts::new(namespace, targets, packed, label)?))
+        };
+        let entry = NewEntry {
+            key,
+            payload_bytes: object_bytes(&value)? as u64,
+            value: Stored::new(value),
+            facts_bytes: facts
+                .as_ref()
+                .map_or(0, |facts| u32::try_from(facts.bytes()).unwrap_or(u32::MAX)),
+            facts,
+            created: times.created,
+            fresh_until: times.fresh_until,
+            stale_until: times.stale_until,
+            cost,
+            epoch: stamp.epoch,
+            snap: stamp.snap,
+            checked,
+        };
+        // The clock of the look-ups: up to a tick late, so that nothing is taken for expired too early.
+        Ok(Some(self.l1.insert(entry, self.clock.coarse()).outcome))
+    }
 }
 
 #[pymethods]
@@ -51,57 +118,110 @@ impl Engine {
         snap: u64,
     ) -> PyResult<Borrowed<'py, 'py, PyString>> {
         let py = value.py();
-        let core = self.core()?;
         let (targets, packed, label) = match &facts {
-            None => (Vec::new(), &[][..], None),
+            None => (SmallVec::new(), &[][..], None),
             Some((tags, label, versions, packed)) => (
                 named(namespace, tags, label.as_deref(), versions),
                 packed.as_bytes(),
                 label.as_deref(),
             ),
         };
-        // Read before the check: a marker raised after it makes the entry be checked again.
-        let checked = core.markers.generation();
-        let namespace = core.namespace_id(namespace);
-        let stamp = Stamp { epoch, snap };
-        if !core
-            .markers
-            .valid_entry(namespace, stamp, &key, &targets, label, 0)
-        {
-            return Ok(intern!(py, "invalid").as_borrowed());
-        }
-        let bare = namespace == core.home && targets.is_empty() && packed.is_empty();
-        let facts = if bare {
-            None
-        } else {
-            Some(Box::new(Facts::new(namespace, targets, packed, label)?))
-        };
-        let entry = NewEntry {
-            key,
-            payload_bytes: object_bytes(&value)? as u64,
-            value: Stored::new(value),
-            facts_bytes: facts
-                .as_ref()
-                .map_or(0, |facts| u32::try_from(facts.bytes()).unwrap_or(u32::MAX)),
-            facts,
+        let times = Times {
             created,
             fresh_until,
             stale_until,
-            cost,
-            epoch,
-            snap,
-            checked,
         };
-        // The clock of the look-ups: up to a tick late, so that nothing is taken for expired too early.
-        let inserted = core.l1.insert(entry, core.clock.coarse());
-        Ok(match inserted.outcome {
-            Outcome::Stored => intern!(py, "stored"),
-            Outcome::Replaced => intern!(py, "replaced"),
-            Outcome::Older => intern!(py, "older"),
-            Outcome::TooLarge => intern!(py, "too_large"),
-            Outcome::NotAdmitted => intern!(py, "not_admitted"),
+        let stamp = Stamp { epoch, snap };
+        let inserted = self.core()?.put(
+            key, value, namespace, targets, packed, label, times, cost, stamp,
+        )?;
+        Ok(match inserted {
+            None => intern!(py, "invalid"),
+            Some(Outcome::Stored) => intern!(py, "stored"),
+            Some(Outcome::Replaced) => intern!(py, "replaced"),
+            Some(Outcome::Older) => intern!(py, "older"),
+            Some(Outcome::TooLarge) => intern!(py, "too_large"),
+            Some(Outcome::NotAdmitted) => intern!(py, "not_admitted"),
         }
         .as_borrowed())
+    }
+
+    /// Puts what a lower tier gave into memory, and returns it as memory holds it: the usual end of a read, in
+    /// one call. `None`, and nothing done, if it is anything but an intact, fresh and valid `bytes` or `str`, or
+    /// memory has got something newer. `unpack` decodes packed facts.
+    #[pyo3(signature = (data, namespace, key, keyring, unpack))]
+    fn _promote<'py>(
+        &self,
+        data: &Bound<'py, PyBytes>,
+        namespace: &str,
+        key: Fingerprint,
+        keyring: Option<&Keyring>,
+        unpack: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = data.py();
+        let core = self.core()?;
+        let mut room = Vec::new();
+        let Ok(view) = opened(py, data.as_bytes(), namespace, &key, keyring, &mut room) else {
+            return Ok(None);
+        };
+        let header = view.header;
+        let now = core.clock.now();
+        if header.kind != Kind::Value || now >= header.fresh_until.min(header.stale_until) {
+            return Ok(None);
+        }
+        let (targets, label) = if view.facts.is_empty() {
+            (SmallVec::new(), None)
+        } else {
+            let Ok(facts) = unpack.call1((PyBytes::new(py, view.facts),)) else {
+                return Ok(None);
+            };
+            let tags: Vec<String> = facts.getattr(intern!(py, "tags"))?.extract()?;
+            let label: Option<String> = facts.getattr(intern!(py, "label"))?.extract()?;
+            let versions: Vec<String> = facts.getattr(intern!(py, "depends_on"))?.extract()?;
+            let targets = named(namespace, &tags, label.as_deref(), &versions);
+            (targets, label)
+        };
+        let value = match header.content_type {
+            ContentType::Bytes => PyBytes::new(py, &view.payload).into_any(),
+            ContentType::Text => match str::from_utf8(&view.payload) {
+                Ok(text) => PyString::new(py, text).into_any(),
+                Err(_) => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        let generation = core.markers.generation();
+        let newer = core.l1.peek(
+            &key,
+            now,
+            generation,
+            |entry| core.valid(&key, entry),
+            |_, entry| entry.epoch() == header.epoch && entry.created() > header.created,
+        );
+        if newer == Some(true) {
+            return Ok(None);
+        }
+        let times = Times {
+            created: header.created,
+            fresh_until: header.fresh_until,
+            stale_until: header.stale_until,
+        };
+        let stamp = Stamp {
+            epoch: header.epoch,
+            snap: header.snap,
+        };
+        let kept = value.clone();
+        let inserted = core.put(
+            key,
+            kept,
+            namespace,
+            targets,
+            view.facts,
+            label.as_deref(),
+            times,
+            header.cost,
+            stamp,
+        )?;
+        Ok(inserted.map(|_| value))
     }
 
     /// The entry in memory, fresh or stale; counts as a look-up.

@@ -14,7 +14,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("MAX_UNPACKED", envelope::MAX_UNPACKED)?;
     module.add_class::<Envelope>()?;
     module.add_function(wrap_pyfunction!(encode_envelope, module)?)?;
-    module.add_function(wrap_pyfunction!(decode_envelope, module)?)
+    module.add_function(wrap_pyfunction!(decode_envelope, module)?)?;
+    module.add_function(wrap_pyfunction!(decode_entry, module)?)?;
+    module.add_function(wrap_pyfunction!(examine_envelope, module)?)
 }
 
 /// From this many bytes on, hashing and copying take long enough to let other threads run meanwhile.
@@ -113,19 +115,9 @@ fn decode_envelope(
     fingerprint: &[u8],
     keyring: Option<&Keyring>,
 ) -> PyResult<(Option<Py<Envelope>>, &'static str)> {
-    let fingerprint = to_fingerprint(fingerprint)?;
-    let asked = Asked {
-        namespace,
-        fingerprint: &fingerprint,
-        keyring: keyring.map(Keyring::core),
-    };
     let mut room = Vec::new();
-    let view = if data.len() >= DETACH_ZSTD_FROM {
-        py.detach(|| envelope::decode(data, asked, &mut room))
-    } else {
-        envelope::decode(data, asked, &mut room)
-    };
-    let view = match view {
+    let fingerprint = to_fingerprint(fingerprint)?;
+    let view = match opened(py, data, namespace, &fingerprint, keyring, &mut room) {
         Ok(view) => view,
         Err(error) => return Ok((None, error.reason())),
     };
@@ -146,6 +138,118 @@ fn decode_envelope(
         payload: PyBytes::new(py, &view.payload).unbind(),
     };
     Ok((Some(Py::new(py, envelope)?), ""))
+}
+
+/// Fingerprint, namespace, facts, epoch, snap, created, `fresh_until`, `stale_until`.
+type Seen<'py> = (
+    Bound<'py, PyBytes>,
+    Bound<'py, PyString>,
+    Bound<'py, PyBytes>,
+    u64,
+    u64,
+    i64,
+    i64,
+    i64,
+);
+
+/// `(facts, "")` of an intact record that nobody asked for, without its payload, else `(None, reason)`.
+#[pyfunction]
+#[pyo3(signature = (data, keyring=None))]
+fn examine_envelope<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    keyring: Option<&Keyring>,
+) -> (Option<Seen<'py>>, &'static str) {
+    let ring = keyring.map(Keyring::core);
+    let mut room = Vec::new();
+    let seen = if data.len() >= DETACH_FROM {
+        py.detach(|| envelope::examine(data, ring, &mut room))
+    } else {
+        envelope::examine(data, ring, &mut room)
+    };
+    match seen {
+        Ok(seen) => {
+            let header = seen.header;
+            let fields = (
+                PyBytes::new(py, &header.fingerprint),
+                PyString::new(py, seen.namespace),
+                PyBytes::new(py, seen.facts),
+                header.epoch,
+                header.snap,
+                header.created,
+                header.fresh_until,
+                header.stale_until,
+            );
+            (Some(fields), "")
+        }
+        Err(error) => (None, error.reason()),
+    }
+}
+
+/// Content type, payload (text as `str`), packed facts, `created`, `fresh_until`, `stale_until`, epoch, snap, cost.
+type EntryParts = (u8, Py<PyAny>, Py<PyBytes>, i64, i64, i64, u64, u64, u64);
+
+/// As `decode_envelope`, of a stored response, without what the reader knows or does not need: half the time.
+#[pyfunction]
+#[pyo3(signature = (data, namespace, fingerprint, keyring=None))]
+fn decode_entry(
+    py: Python<'_>,
+    data: &[u8],
+    namespace: &str,
+    fingerprint: &[u8],
+    keyring: Option<&Keyring>,
+) -> PyResult<(Option<EntryParts>, &'static str)> {
+    let mut room = Vec::new();
+    let fingerprint = to_fingerprint(fingerprint)?;
+    let view = match opened(py, data, namespace, &fingerprint, keyring, &mut room) {
+        Ok(view) => view,
+        Err(error) => return Ok((None, error.reason())),
+    };
+    let header = view.header;
+    if header.kind != Kind::Value {
+        return Ok((None, "kind"));
+    }
+    let payload = if header.content_type == ContentType::Text {
+        match str::from_utf8(&view.payload) {
+            Ok(text) => PyString::new(py, text).into_any().unbind(),
+            Err(_) => return Ok((None, "payload")),
+        }
+    } else {
+        PyBytes::new(py, &view.payload).into_any().unbind()
+    };
+    let parts = (
+        header.content_type as u8,
+        payload,
+        PyBytes::new(py, view.facts).unbind(),
+        header.created,
+        header.fresh_until,
+        header.stale_until,
+        header.epoch,
+        header.snap,
+        header.cost,
+    );
+    Ok((Some(parts), ""))
+}
+
+/// What is in a record, after all its checks. A long one is read while other threads run.
+pub(crate) fn opened<'a>(
+    py: Python<'_>,
+    data: &'a [u8],
+    namespace: &str,
+    fingerprint: &[u8; 32],
+    keyring: Option<&Keyring>,
+    room: &'a mut Vec<u8>,
+) -> Result<envelope::View<'a>, envelope::DecodeError> {
+    let asked = Asked {
+        namespace,
+        fingerprint,
+        keyring: keyring.map(Keyring::core),
+    };
+    if data.len() >= DETACH_ZSTD_FROM {
+        py.detach(|| envelope::decode(data, asked, room))
+    } else {
+        envelope::decode(data, asked, room)
+    }
 }
 
 pub(crate) fn to_fingerprint(bytes: &[u8]) -> PyResult<[u8; 32]> {

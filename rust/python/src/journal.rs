@@ -54,6 +54,35 @@ impl Journal {
         Ok((journals, errors))
     }
 
+    /// Of how many records in the lanes of living processes, done or not, `matches(envelope)` is true; lanes of
+    /// the paths `own` are left out.
+    #[staticmethod]
+    fn survey(
+        py: Python<'_>,
+        folder: PathBuf,
+        own: Vec<PathBuf>,
+        matches: Py<PyAny>,
+    ) -> PyResult<u64> {
+        let (mut count, mut failed) = (0, None);
+        py.detach(|| {
+            journal::Journal::survey(&folder, |lane, record| {
+                if failed.is_some() || own.iter().any(|path| path == lane) {
+                    return;
+                }
+                let answer = Python::attach(|py| {
+                    let envelope = PyBytes::new(py, record.envelope);
+                    matches.bind(py).call1((envelope,))?.is_truthy()
+                });
+                match answer {
+                    Ok(yes) => count += u64::from(yes),
+                    Err(error) => failed = Some(error),
+                }
+            })
+        })
+        .map_err(|error| to_python(py, "survey", &error))?;
+        failed.map_or(Ok(count), Err)
+    }
+
     /// The lane's folder.
     #[getter]
     fn path(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 use llmcache_core::l1::EntryView;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use smallvec::SmallVec;
 
 use crate::walk::is_exact;
 
@@ -86,7 +87,8 @@ pub(crate) fn object_bytes(object: &Bound<'_, PyAny>) -> PyResult<usize> {
 pub(crate) struct Facts {
     pub(crate) namespace: u64,
     /// What the entry can be invalidated by beside namespace and key: tags, label prefixes, versions.
-    pub(crate) targets: Box<[u64]>,
+    /// Those of three tags in place: one line of memory less to wait for where an entry has to be judged.
+    pub(crate) targets: SmallVec<[u64; 3]>,
     /// Tags, label, model, usage: as the envelope carries them, decoded only when asked for.
     text: Box<[u8]>,
     packed: u32,
@@ -98,11 +100,12 @@ pub(crate) struct Facts {
 impl Facts {
     pub(crate) fn new(
         namespace: u64,
-        targets: Vec<u64>,
+        mut targets: SmallVec<[u64; 3]>,
         packed: &[u8],
         label: Option<&str>,
     ) -> PyResult<Self> {
         let label = label.unwrap_or_default().as_bytes();
+        targets.shrink_to_fit();
         let mut text = packed.to_vec();
         // Any place will do where it reads the same.
         let at = packed
@@ -114,7 +117,7 @@ impl Facts {
             });
         Ok(Self {
             namespace,
-            targets: targets.into(),
+            targets,
             text: text.into(),
             packed: packed.len().try_into()?,
             label_at: at.try_into()?,
@@ -134,7 +137,12 @@ impl Facts {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.targets.len() * 8 + self.text.len().next_multiple_of(16)
+        let spilled = if self.targets.spilled() {
+            self.targets.capacity() * 8
+        } else {
+            0
+        };
+        size_of::<Self>() + spilled + self.text.len().next_multiple_of(16)
     }
 }
 

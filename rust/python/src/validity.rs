@@ -133,6 +133,23 @@ impl Engine {
         Ok((count, bytes))
     }
 
+    /// Takes out of memory all that an invalidation covers, which nobody is served any more; how many there
+    /// were. Looks at every entry.
+    fn _drop_invalid(&self) -> PyResult<usize> {
+        let core = self.core()?;
+        let mut invalid = Vec::new();
+        core.l1.for_each(|key, entry| {
+            if !core.valid(key, entry) {
+                invalid.push(*key);
+            }
+        });
+        // One that was put meanwhile goes with it: it is computed again.
+        Ok(invalid
+            .iter()
+            .filter(|key| core.l1.remove(key).is_some())
+            .count())
+    }
+
     /// What is known of the markers is known to be all there is until `until` of the monotonic clock.
     fn _vouch(&self, until: i64) -> PyResult<()> {
         self.core()?.vouched.store(until, Ordering::Relaxed);

@@ -36,7 +36,7 @@ class Settings:
     schema: str = DEFAULT_SCHEMA
     """The Postgres schema that everything is in."""
     connections: int = DEFAULT_CONNECTIONS
-    """At the most, in this process; one more listens for leases while somebody waits for one."""
+    """At the most, in this process; one more listens for leases and for what others invalidate."""
     budget: float = DEFAULT_BUDGET
     """Seconds a call may take, waiting for a connection included."""
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT

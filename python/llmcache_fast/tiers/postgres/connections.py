@@ -19,8 +19,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+import asyncpg
+
 from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.tiers.postgres import errors
+from llmcache_fast.tiers.postgres.address import Settings
 
 T = TypeVar("T")
 
@@ -253,6 +256,29 @@ class Connections:
     def _fail(waiter: asyncio.Future[Connection], error: TierError) -> None:
         if not waiter.done():
             waiter.set_exception(error)
+
+
+async def connect(dsn: str, settings: Settings, longest: float) -> Connection:
+    """A new connection; the server ends a statement or a transaction of it after `longest` seconds."""
+    server: dict[str, str] = {"application_name": "llmcache_fast"}
+    if not settings.pooler:
+        # A pooler would have to be told to let these pass. What the client gave up must not go on.
+        milliseconds = str(max(1, round(longest * 1000)))
+        server |= {
+            "lock_timeout": str(max(1, round(settings.budget * 1000))),
+            "statement_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds,
+            "default_transaction_isolation": "read committed",
+            "jit": "off",
+        }
+    return await asyncpg.connect(
+        dsn,
+        timeout=settings.connect_timeout,
+        # Behind a pooler a named statement may be on another server connection than its next use.
+        statement_cache_size=0 if settings.pooler else 100,
+        max_cached_statement_lifetime=0,
+        server_settings=server,
+    )
 
 
 def closed(operation: str) -> TierError:

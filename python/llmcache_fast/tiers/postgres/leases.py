@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.postgres.connections import Connection, Connections, desynchronised
+from llmcache_fast.tiers.postgres.listening import Ear
 from llmcache_fast.tiers.postgres.statements import Statements
 
 _JITTER = random.SystemRandom()
@@ -23,7 +24,7 @@ _POLL_LISTENING = 1.0
 
 
 class Leases:
-    """The leases of one tier. `listen` opens a connection of its own; None where a pooler is in between."""
+    """The leases of one tier. `ear` is where releases are heard; None where a pooler is in between."""
 
     def __init__(
         self,
@@ -31,14 +32,14 @@ class Leases:
         statements: Statements,
         schema: str,
         *,
-        listen: Callable[[], Awaitable[Connection]] | None,
+        ear: Ear | None,
         clock: Callable[[], int] | None,
         budget: float,
     ) -> None:
         self._pool = pool
         self._sql = statements
         self._channel = f"{schema}_leases"
-        self._listen = listen
+        self._ear = ear
         self._clock = clock
         self._budget = budget
         self._listener: Connection | None = None
@@ -109,9 +110,7 @@ class Leases:
         if watching is not None:
             watching.cancel()
             await asyncio.wait([watching])
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.terminate()
+        self._listener = None
 
     # -- hearing of releases --------------------------------------------------------------------------
 
@@ -130,12 +129,11 @@ class Leases:
 
     async def _ensure_listener(self) -> bool:
         """Whether a new connection began to listen."""
-        if self._listen is None or (self._listener is not None and not self._listener.is_closed()):
+        if self._ear is None or (self._listener is not None and not self._listener.is_closed()):
             return False
         self._listener = None
         try:
-            connection = await self._listen()
-            await connection.add_listener(self._channel, self._heard)
+            connection = await self._ear.listen(self._channel, self._heard)
             connection.add_termination_listener(self._lost)
         except Exception:  # noqa: BLE001 - polling goes on without it, and the next round tries again
             return False

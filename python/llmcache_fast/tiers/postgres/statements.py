@@ -98,64 +98,38 @@ WITH batch AS MATERIALIZED (
 SELECT (SELECT count(*) FROM gone WHERE live) AS live, (SELECT max(encode(key, 'hex')) FROM batch) AS last
 """
 
-_EPOCH = "SELECT epoch, seq FROM {s}.clocks WHERE namespace = $1"
-
-_NEW_CLOCK = f"""
-INSERT INTO {{s}}.clocks (namespace, epoch, seq) VALUES ($1, $2, {_now(3)})
-ON CONFLICT (namespace) DO NOTHING
+# Rows are weighed before they are read: `sum` of sizes that the server knows without fetching what is large.
+_SCAN = """
+SELECT key, envelope FROM (
+    SELECT key, envelope, sum(size) OVER (ORDER BY key) - size AS before FROM (
+        SELECT key, envelope, octet_length(envelope) AS size FROM {s}.records
+        WHERE key > $1 AND envelope IS NOT NULL ORDER BY key LIMIT $2
+    ) AS page
+) AS weighed
+WHERE before < $3 ORDER BY key
 """
 
-# One statement, so one transaction: the clock's row is locked first and until the commit, so markers become
-# visible in the order of their seqs. Where commits are acknowledged before they are synced, this one is not.
-# $5 and $6 are the epoch and seq that this process has seen: a clock that stands behind them has lost
-# markers, so it gets a new epoch.
-_RAISE = f"""
-WITH durable AS MATERIALIZED (
-    SELECT CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
-                THEN set_config('synchronous_commit', 'on', true) END AS changed
-), tick AS (
-    INSERT INTO {{s}}.clocks AS clock (namespace, epoch, seq)
-    SELECT $1::bigint, $2::bigint, {_now(3)} FROM durable WHERE changed IS NULL OR changed = 'on'
-    ON CONFLICT (namespace) DO UPDATE SET
-        epoch = CASE WHEN clock.epoch = $5 AND clock.seq < $6 THEN excluded.epoch ELSE clock.epoch END,
-        seq = greatest(clock.seq + 1, excluded.seq, CASE WHEN clock.epoch = $5 THEN $6 + 1 END)
-    RETURNING epoch, seq
-), raised AS (
-    INSERT INTO {{s}}.markers (namespace, target, seq)
-    SELECT $1::bigint, given.target, tick.seq FROM tick, unnest($4::bigint[]) AS given (target)
-    ON CONFLICT (namespace, target) DO UPDATE SET seq = excluded.seq
-)
-SELECT epoch, seq FROM tick
-"""
-
-_MARKERS = "SELECT target, seq FROM {s}.markers WHERE namespace = $1 AND seq > $2 ORDER BY seq, target"
-
-# The same for a clock that is only read.
-_NEW_EPOCH = """
-UPDATE {s}.clocks SET epoch = $4, seq = $3 WHERE namespace = $1 AND epoch = $2 AND seq < $3
-"""
-
-_CROWDED = """
-SELECT namespace FROM {s}.markers GROUP BY namespace HAVING count(*) > $1
-"""
-
-# The older half goes; the namespace's own marker (whose target is the namespace's number) takes its place.
-_TRIM = """
-WITH clock AS MATERIALIZED (
-    SELECT namespace FROM {s}.clocks WHERE namespace = $1 FOR UPDATE
-), middle AS MATERIALIZED (
-    SELECT seq FROM {s}.markers JOIN clock USING (namespace)
-    WHERE (SELECT count(*) FROM {s}.markers WHERE namespace = $1) > $2
-    ORDER BY seq OFFSET (SELECT count(*) / 2 FROM {s}.markers WHERE namespace = $1) LIMIT 1
-), raised AS (
-    INSERT INTO {s}.markers AS old (namespace, target, seq) SELECT $1::bigint, $1::bigint, seq FROM middle
-    ON CONFLICT (namespace, target) DO UPDATE SET seq = greatest(old.seq, excluded.seq)
-), gone AS (
-    DELETE FROM {s}.markers AS old USING middle
-    WHERE old.namespace = $1 AND old.seq <= middle.seq AND old.target <> $1
-    RETURNING 1
+# A row that somebody writes is waited for, and judged as it is then.
+_DISCARD = """
+WITH gone AS (
+    DELETE FROM {s}.records WHERE key = ANY (ARRAY(
+        SELECT r.key FROM {s}.records AS r
+        JOIN unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS given (key, epoch, snap)
+          ON r.key = given.key AND r.epoch = given.epoch AND r.snap = given.snap
+        WHERE r.envelope IS NOT NULL ORDER BY r.key FOR UPDATE OF r
+    )) RETURNING 1
 )
 SELECT count(*) FROM gone
+"""
+
+_RAISE = """
+SELECT new_epoch, new_seq, prev
+FROM {s}.raise_markers($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+"""
+
+_CHANGES = """
+SELECT place, epoch, seq, targets, target_seqs, rules, rule_seqs
+FROM {s}.changes($1, $2, $3, $4, $5, $6, $7) ORDER BY place
 """
 
 _GET_OR_LEASE = "SELECT key, envelope, held FROM {s}.get_or_lease($1, $2, $3, $4)"
@@ -204,13 +178,10 @@ class Statements:
     bury: str = _BURY
     purge: str = _PURGE
     clear: str = _CLEAR
-    epoch: str = _EPOCH
-    new_clock: str = _NEW_CLOCK
+    scan: str = _SCAN
+    discard: str = _DISCARD
     raise_markers: str = _RAISE
-    markers: str = _MARKERS
-    new_epoch: str = _NEW_EPOCH
-    crowded: str = _CROWDED
-    trim: str = _TRIM
+    changes: str = _CHANGES
     get_or_lease: str = _GET_OR_LEASE
     lease: str = _LEASE
     renew: str = _RENEW

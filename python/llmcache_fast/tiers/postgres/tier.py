@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import anyio
-import asyncpg
 
-from llmcache_fast._errors import ConfigurationError, TierUnavailableError
-from llmcache_fast.tiers.base import MAX_MARKERS, Asked, Changes, PutReport, Raised, SearchPage, StoredRecord
+from llmcache_fast._errors import ConfigurationError, TierError, TierUnavailableError
+from llmcache_fast.tiers.base import (
+    Asked,
+    Changes,
+    Message,
+    PutReport,
+    Raised,
+    SearchPage,
+    StoredRecord,
+)
 from llmcache_fast.tiers.postgres import address, errors, rows, schema, search
+from llmcache_fast.tiers.postgres.clocks import Clocks
 from llmcache_fast.tiers.postgres.connections import (
     Connection,
     Connections,
     PoolStatistics,
     closed,
+    connect,
     desynchronised,
 )
+from llmcache_fast.tiers.postgres.feed import Feed
 from llmcache_fast.tiers.postgres.leases import Leases
-from llmcache_fast.tiers.postgres.numbers import capped, to_signed, to_unsigned
+from llmcache_fast.tiers.postgres.listening import Ear
+from llmcache_fast.tiers.postgres.numbers import capped, to_signed
 from llmcache_fast.tiers.postgres.statements import Statements
 
 T = TypeVar("T")
@@ -37,6 +47,8 @@ _UPKEEP = 40
 _OPENING = 120
 """The same for the making of tables, which may wait for another process that makes them."""
 _CLEAR_BATCH = 5_000
+_SCAN_BYTES = 4 << 20
+"""Of envelopes in one page of a walk, about."""
 
 
 class PostgresTier:
@@ -66,8 +78,9 @@ class PostgresTier:
         self._sql = Statements.of(settings.schema)
         self._pool: Connections | None = None
         self._leases: Leases | None = None
-        self._seen: dict[int, tuple[int, int]] = {}
-        """Epoch and highest seq of each clock as this process has seen it."""
+        self._clocks: Clocks | None = None
+        self._ear: Ear | None = None
+        self._feed: Feed | None = None
 
     @classmethod
     def from_url(cls, url: str, *, clock: Callable[[], int] | None = None) -> PostgresTier:
@@ -110,11 +123,16 @@ class PostgresTier:
             with anyio.CancelScope(shield=True):
                 await pool.aclose(self.settings.budget)
             raise
+        channel = f"{self.settings.schema}_raised"
+        self._clocks = Clocks(pool, self._sql, channel, self._clock)
+        if not self.settings.pooler:
+            self._ear = Ear(self._connect)
+            self._feed = Feed(self._ear, channel, self._clocks.heard)
         self._leases = Leases(
             pool,
             self._sql,
             self.settings.schema,
-            listen=None if self.settings.pooler else self._connect,
+            ear=self._ear,
             clock=self._clock,
             budget=self.settings.budget,
         )
@@ -123,9 +141,15 @@ class PostgresTier:
     async def aclose(self) -> None:
         pool, self._pool = self._pool, None
         leases, self._leases = self._leases, None
+        feed, self._feed, ear, self._ear = self._feed, None, self._ear, None
+        self._clocks = None
+        if feed is not None:
+            feed.close()
         with anyio.CancelScope(shield=True):
             if leases is not None:
                 await leases.aclose()
+            if ear is not None:
+                ear.close()
             if pool is not None:
                 await pool.aclose(self.settings.budget)
 
@@ -180,25 +204,7 @@ class PostgresTier:
             ) from None
 
     async def _connect(self) -> Connection:
-        server: dict[str, str] = {"application_name": "llmcache_fast"}
-        if not self.settings.pooler:
-            # A pooler would have to be told to let these pass. What the client gave up must not go on.
-            milliseconds = self.settings.budget * 1000
-            server |= {
-                "lock_timeout": str(max(1, round(milliseconds))),
-                "statement_timeout": str(max(1, round(milliseconds * _OPENING))),
-                "idle_in_transaction_session_timeout": str(max(1, round(milliseconds * _OPENING))),
-                "default_transaction_isolation": "read committed",
-                "jit": "off",
-            }
-        return await asyncpg.connect(
-            self._dsn,
-            timeout=self.settings.connect_timeout,
-            # Behind a pooler a named statement may be on another server connection than its next use.
-            statement_cache_size=0 if self.settings.pooler else 100,
-            max_cached_statement_lifetime=0,
-            server_settings=server,
-        )
+        return await connect(self._dsn, self.settings, self.settings.budget * _OPENING)
 
     # -- records --------------------------------------------------------------------------------------
 
@@ -249,16 +255,12 @@ class PostgresTier:
         """Delete up to `limit` records and tombstones whose time has passed; how many were.
 
         Rows that others write are passed over, and nobody who reads waits. Beside it, leases that ended are
-        deleted, and the markers of a namespace that has more than `MAX_MARKERS` are halved: the namespace's
-        own marker is raised to the youngest that goes, so that an entry older than that is invalid for
-        whoever did not hear of them. Too strict, never too lax, as in the core.
+        deleted.
         """
 
         async def work(connection: Connection) -> int:
             gone = int(await connection.fetchval(self._sql.purge, capped(now), limit))
             await connection.execute(self._sql.purge_leases, limit, self._now())
-            for row in await connection.fetch(self._sql.crowded, MAX_MARKERS):
-                await connection.execute(self._sql.trim, row[0], MAX_MARKERS)
             return gone
 
         return await self._call("purge", work, patience=_UPKEEP)
@@ -277,6 +279,30 @@ class PostgresTier:
             if end is None:
                 return total
             last = bytes.fromhex(end)
+
+    async def scan(
+        self, cursor: bytes | None = None, limit: int = 500
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """As `ScannableTier`, in the order of the keys: up to `limit` records, fewer when they are large."""
+
+        async def work(connection: Connection) -> list[Any]:
+            found: list[Any] = await connection.fetch(self._sql.scan, cursor or b"", limit, _SCAN_BYTES)
+            return found
+
+        found = await self._call("scan", work, patience=_UPKEEP)
+        return [(key, envelope) for key, envelope in found], found[-1][0] if found else None
+
+    async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
+        """As `ScannableTier`."""
+        if not stamped:
+            return 0
+        keys = _checked([key for key, _, _ in stamped])
+        stamps = [to_signed(epoch) for _, epoch, _ in stamped], [to_signed(snap) for _, _, snap in stamped]
+
+        async def work(connection: Connection) -> int:
+            return int(await connection.fetchval(self._sql.discard, keys, *stamps))
+
+        return await self._call("discard_many", work, patience=_PATIENT)
 
     async def search(
         self,
@@ -337,57 +363,26 @@ class PostgresTier:
         *,
         forget: Sequence[bytes] = (),
     ) -> Raised:
-        space = to_signed(namespace)
-        given = sorted({to_signed(target) for target in targets})
-
-        async def work(connection: Connection) -> tuple[int, int]:
-            seen_epoch, seen = self._seen.get(space, (None, None))
-            row = await connection.fetchrow(
-                self._sql.raise_markers, space, _random_epoch(), self._now(), given, seen_epoch, seen
-            )
-            return row[0], row[1]
-
-        return Raised(*self._see(space, await self._call("raise_markers", work, patience=_PATIENT)), 0)
+        """As `Authority`: one statement and one transaction; who follows is told when it commits."""
+        clocks, budget = self._rooted("raise_markers"), self.settings.budget * _PATIENT
+        return await clocks.raise_markers(budget, namespace, targets, rules, forget)
 
     async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
-        found = []
-        for namespace, known, seen in asked:
-            epoch, seq = await self._epoch(namespace)
-            markers = await self._markers_since(namespace, seen if epoch == known else 0)
-            found.append(Changes(epoch, seq, markers))
-        return found
+        """As `Authority`: one statement for all."""
+        return await self._rooted("changes").changes(self.settings.budget, asked)
 
-    async def _markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
-        space, since = to_signed(namespace), capped(seq)
+    async def follow(self, heard: Callable[[Message | None], None]) -> None:
+        """As `Feed`, by LISTEN. A connection that died without a word is noticed within some four seconds.
 
-        async def work(connection: Connection) -> list[tuple[int, int]]:
-            found = await connection.fetch(self._sql.markers, space, since)
-            return [(to_unsigned(target), marked) for target, marked in found]
-
-        return await self._call("markers_since", work)
-
-    async def _epoch(self, namespace: int) -> tuple[int, int]:
-        space = to_signed(namespace)
-
-        async def work(connection: Connection) -> tuple[int, int]:
-            row = await connection.fetchrow(self._sql.epoch, space)
-            if row is None:
-                await connection.execute(self._sql.new_clock, space, _random_epoch(), self._now())
-                row = await connection.fetchrow(self._sql.epoch, space)
-            seen_epoch, seen = self._seen.get(space, (None, 0))
-            if row[0] == seen_epoch and row[1] < seen:
-                # Or a reply that others overtook; the statement looks again.
-                await connection.execute(self._sql.new_epoch, space, seen_epoch, seen, _random_epoch())
-                row = await connection.fetchrow(self._sql.epoch, space)
-            return row[0], row[1]
-
-        return self._see(space, await self._call("epoch", work))
-
-    def _see(self, space: int, reading: tuple[int, int]) -> tuple[int, int]:
-        epoch, seq = reading
-        seen_epoch, seen = self._seen.get(space, (None, 0))
-        self._seen[space] = epoch, max(seq, seen) if epoch == seen_epoch else seq
-        return to_unsigned(epoch), seq
+        Raises:
+            TierError: also with the reason `unsupported`, at once: a pooler in transaction mode lets nobody
+                listen. Ask for the changes now and then instead.
+        """
+        self._rooted("follow")
+        if self._feed is None:
+            message = "behind a pooler in transaction mode nobody can listen"
+            raise TierError(message, tier=self.name, operation="follow", reason="unsupported")
+        await self._feed.follow(heard)
 
     # -- leases ---------------------------------------------------------------------------------------
 
@@ -426,6 +421,11 @@ class PostgresTier:
             raise closed(operation)
         return await self._pool.call(operation, work, self.settings.budget * patience)
 
+    def _rooted(self, operation: str) -> Clocks:
+        if self._clocks is None:
+            raise closed(operation)
+        return self._clocks
+
     def _book(self, operation: str) -> Leases:
         if self._leases is None:
             raise closed(operation)
@@ -433,10 +433,6 @@ class PostgresTier:
 
     def _now(self) -> int | None:
         return None if self._clock is None else self._clock()
-
-
-def _random_epoch() -> int:
-    return to_signed(random.SystemRandom().getrandbits(64))
 
 
 def _checked(keys: Sequence[bytes]) -> list[bytes]:

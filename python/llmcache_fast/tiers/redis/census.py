@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from llmcache_fast.tiers.redis.replies import accepted, unexpected
-from llmcache_fast.tiers.redis.tier import _SCAN_KEYS, RedisTier, _escaped
+from llmcache_fast.tiers.redis.tier import RedisTier
+from llmcache_fast.tiers.redis.walk import escaped
 
+_STEP = 500
 _KINDS = {b"r": "rows", b"l": "leases", b"c": "namespaces"}
 """By the letter after the prefix."""
 
@@ -23,7 +25,7 @@ async def census(tier: RedisTier) -> dict[str, int]:
     for server in tier._opened("census").primaries():  # noqa: SLF001 - a part of the tier
         cursor = b"0"
         while True:
-            scan = (b"SCAN", cursor, b"MATCH", _escaped(prefix) + b"*", b"COUNT", _SCAN_KEYS)
+            scan = (b"SCAN", cursor, b"MATCH", escaped(prefix) + b"*", b"COUNT", _STEP)
             (reply,) = await server.exchange([scan], tier.write_budget, "census")
             match accepted(reply, "census"):
                 case [bytes(cursor), list(keys)]:

@@ -4,7 +4,8 @@ Isolation of replies rests on three rules:
 
 - every round trip ends with a `PING` that carries a number of its own, and its replies count only when that
   number came back in its place: a connection that is a reply behind or ahead is noticed at once;
-- a connection whose round trip did not end so (cancelled, failed, out of time) is closed, never used again;
+- a connection whose round trip did not end so (failed, out of time) is closed, never used again; one whose
+  caller went away is kept if its round trip ends so all the same;
 - a connection on which something waits to be read that nobody asked for is closed as well.
 
 What is left (a server, or something between, that answers with another's record) the reader of the envelope
@@ -30,11 +31,17 @@ from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.patience import Patience
 from llmcache_fast.tiers.redis.replies import NAME, tier_error, unexpected
+from llmcache_fast.tiers.signal import Running
+from llmcache_fast.tiers.watch import Watch
 
 _log = logging.getLogger("llmcache_fast.redis")
 
 CONNECT_SECONDS = 1.0
 """A connection may take longer than a read's budget: it is made in the background, for the next read."""
+MAX_UNHEARD = 8
+"""Round trips that may go on without a caller: beyond it a cancellation closes the connection."""
+_TICKS = 5
+"""In a read's budget; a long round of the event loop uses up one."""
 PAUSE_SECONDS = 0.1
 """After a connection could not be made, nobody tries again for so long."""
 DISTRUST_SECONDS = 1.0
@@ -57,6 +64,8 @@ class Server:
         self._idle: list[AbstractConnection] = []
         self._busy: set[AbstractConnection] = set()
         self._distrusted: set[AbstractConnection] = set()
+        self._unheard = 0
+        self._watch: Watch | None = None
         self._dials = 0
         self._waiting: deque[asyncio.Future[AbstractConnection]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,22 +82,29 @@ class Server:
     async def exchange(self, commands: Sequence[Command], budget: float, operation: str) -> list[Any]:
         """The reply to each command, in one round trip; an error is in its place, as exception.
 
-        `budget` is the longest silence in seconds: a large reply that keeps arriving may take longer. A
-        cancellation closes the connection.
+        `budget` is the longest silence in seconds: several replies that keep arriving may take longer, one
+        and the connection it needs may not. A cancellation is heeded at once.
 
         Raises:
             TierError: no connection (`busy` when all are in use), or none of the replies can be trusted.
         """
         connection: AbstractConnection | None = None
+        trip: _Trip | None = None
+        replies: list[Any] = []
         try:
-            with Patience(budget) as patience:
+            with Patience(self._watch or self._start_watch(), budget) as patience:
                 connection = await self._take(operation)
-                replies = await _round_trip(connection, commands, patience, operation)
+                trip = await _sent(connection, commands, operation)
+                await trip.receive(patience)
+                replies, trip = trip.replies, None
                 if exceptions.NoScriptError in map(type, replies):
                     await _teach(connection, commands, replies, patience, operation)
         except BaseException as error:
             if connection is not None:
-                self._drop(connection)
+                if isinstance(error, asyncio.CancelledError) and trip is not None and not self._closed:
+                    self._let_end(trip, budget)
+                else:
+                    self._drop(connection)
             if self._closed and isinstance(error, Exception):
                 raise _closed_error(operation) from None
             if isinstance(error, TimeoutError):
@@ -134,10 +150,12 @@ class Server:
             self._close(connection)
         self._idle.clear()
         for task in self._tasks:
-            if task.get_name() == "dial":
+            if task.get_name() != "close":
                 task.cancel()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.close()
 
     # -- connections ----------------------------------------------------------------------------------
 
@@ -214,8 +232,34 @@ class Server:
             self._dials += 1
             self._start(self._dial("connect"), "dial")
 
+    def _let_end(self, trip: _Trip, budget: float) -> None:
+        """Receive what nobody waits for any more: a connection costs more than a reply."""
+        if self._unheard >= min(MAX_UNHEARD, self._limit // 2):
+            self._drop(trip.connection)
+        else:
+            self._unheard += 1
+            self._start(self._end(trip, budget), "end")
+
+    async def _end(self, trip: _Trip, budget: float) -> None:
+        try:
+            with Patience(self._watch or self._start_watch(), budget) as patience:
+                await trip.receive(patience)
+        except (exceptions.RedisError, OSError, TimeoutError, TierError):
+            self._drop(trip.connection)
+        except BaseException:
+            self._drop(trip.connection)
+            raise
+        else:
+            self._give_back(trip.connection)
+        finally:
+            self._unheard -= 1
+
     def _close(self, connection: AbstractConnection) -> None:
         self._start(_disconnect(connection), "close")
+
+    def _start_watch(self) -> Watch:
+        self._watch = watch = Watch(Running(), self.address.budget / _TICKS)
+        return watch
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -232,34 +276,56 @@ class Server:
         return TierError(message, tier=NAME, operation=operation, reason=reason)
 
 
-async def _round_trip(
-    connection: AbstractConnection, commands: Sequence[Command], patience: Patience, operation: str
-) -> list[Any]:
+class _Trip:
+    """Commands that are on their way over a connection, and the replies so far."""
+
+    __slots__ = ("_count", "_number", "_operation", "connection", "replies")
+
+    def __init__(self, connection: AbstractConnection, count: int, number: bytes, operation: str) -> None:
+        self.connection = connection
+        self.replies: list[Any] = []
+        self._count = count
+        self._number = number
+        self._operation = operation
+
+    async def receive(self, patience: Patience) -> None:
+        """Receive the replies that are not there yet. What is cancelled here can be called again.
+
+        Raises:
+            TierError: they are those to other commands.
+        """
+        replies, count = self.replies, self._count
+        read = self.connection.read_response
+        while len(replies) < count:
+            try:
+                # A half-read reply stays where it is when this is cancelled.
+                replies.append(await read(disconnect_on_error=False))
+            except exceptions.ResponseError as error:
+                replies.append(error)
+            if len(replies) < count:
+                patience.progress()
+        try:
+            last = await read(disconnect_on_error=False)
+        except exceptions.ResponseError as error:
+            last = error
+        if last != self._number:
+            if isinstance(last, exceptions.NoPermissionError):
+                raise last
+            _log.warning("%s: a connection gave replies to other commands and was closed", self._operation)
+            raise TierError(
+                "the replies are not those to these commands",
+                tier=NAME,
+                operation=self._operation,
+                reason="desynchronised",
+            )
+
+
+async def _sent(connection: AbstractConnection, commands: Sequence[Command], operation: str) -> _Trip:
+    """Send commands in one go. Cancelled, it leaves a connection that is to be closed."""
     number = b"%d" % next(_numbers)
     packed = [_pack(command) for command in (*commands, (b"PING", number))]
     await connection.send_packed_command(packed, check_health=False)
-    replies: list[Any] = []
-    for _ in commands:
-        try:
-            replies.append(await connection.read_response())
-        except exceptions.ResponseError as error:
-            replies.append(error)
-        patience.progress()
-    try:
-        last = await connection.read_response()
-    except exceptions.ResponseError as error:
-        last = error
-    if last != number:
-        if isinstance(last, exceptions.NoPermissionError):
-            raise last
-        _log.warning("%s: a connection gave replies to other commands and was closed", operation)
-        raise TierError(
-            "the replies are not those to these commands",
-            tier=NAME,
-            operation=operation,
-            reason="desynchronised",
-        )
-    return replies
+    return _Trip(connection, len(commands), number, operation)
 
 
 async def _teach(
@@ -283,8 +349,9 @@ async def _teach(
             command = (b"EVAL", scripts.TEXTS[digest], *command[2:])
         again.append(command)
     patience.progress()
-    fresh = await _round_trip(connection, again, patience, operation)
-    for place, reply in zip(places, fresh, strict=True):
+    fresh = await _sent(connection, again, operation)
+    await fresh.receive(patience)
+    for place, reply in zip(places, fresh.replies, strict=True):
         replies[place] = reply
 
 

@@ -1,4 +1,4 @@
-"""Time limits that a busy event loop does not use up."""
+"""Time limits of round trips, which a busy event loop does not use up."""
 
 from __future__ import annotations
 
@@ -6,54 +6,50 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-_PARTS = 5
+from llmcache_fast.tiers.watch import Watch
 
 
 class Patience:
-    """`asyncio.timeout` in parts: the time is spent in five rounds of the loop, each of which begins anew.
+    """`asyncio.timeout` under the timer of a `Watch`, whose time does not run while the loop is busy.
 
-    One long round, in which a thousand requests start, uses up one part and not all of it, so a busy loop is
-    not taken for a slow server. Raises `TimeoutError` on leaving when the time was up.
+    Raises `TimeoutError` on leaving when the time was up.
 
     Like `asyncio.timeout` it cancels the task it is used in and takes the cancellation back; another
     cancellation that arrives meanwhile passes.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_left", "_loop", "_part", "_task", "_timer")
+    __slots__ = ("_cancelling", "_seconds", "_task", "_watch", "came")
 
-    def __init__(self, seconds: float) -> None:
-        self._part = seconds / _PARTS
-        self._left = _PARTS
-        self._expired = False
+    def __init__(self, watch: Watch, seconds: float) -> None:
+        self._watch = watch
+        self._seconds = seconds
+        self.came = False
+        """Whether the time was up."""
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("use it inside a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = self._loop.call_later(self._part, self._tick)
+        self._watch.start(self, self._seconds)
         return self
 
     def progress(self) -> None:
         """Something arrived: the time begins anew."""
-        self._left = _PARTS
+        self._watch.start(self, self._seconds)
 
-    def _tick(self) -> None:
-        self._left -= 1
-        if self._left > 0:
-            self._timer = self._loop.call_later(self._part, self._tick)
-        else:
-            self._expired = True
-            self._task.cancel()
+    def set(self) -> None:
+        """The time is up."""
+        self.came = True
+        self._task.cancel()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
+        self._watch.stop(self)
         if (
-            self._expired
+            self.came
             and self._task.uncancel() <= self._cancelling
             and (kind is not None and issubclass(kind, asyncio.CancelledError))
         ):

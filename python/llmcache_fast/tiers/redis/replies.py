@@ -37,6 +37,8 @@ def tier_error(error: BaseException, operation: str) -> TierError:
     """What a failure of the driver or the network means. Raise it `from None`: see the module."""
     if isinstance(error, TierError):
         return error
+    if isinstance(error, exceptions.ResponseError) and "user executing the script" in str(error):
+        error = exceptions.NoPermissionError()
     for kind, reason, message, wanted in _REFUSALS:
         if isinstance(error, kind):
             return wanted(message, tier=NAME, operation=operation, reason=reason)

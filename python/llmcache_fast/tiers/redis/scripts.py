@@ -12,15 +12,18 @@ from importlib.resources import files
 PREFIX = "llmcache_fast.tiers.redis"
 
 
-def _load(name: str) -> tuple[bytes, bytes]:
-    text = (files(PREFIX) / "lua" / f"{name}.lua").read_bytes()
+def _load(*names: str) -> tuple[bytes, bytes]:
+    """Digest and text of a script in one file, or in some that follow one another."""
+    text = b"".join((files(PREFIX) / "lua" / f"{name}.lua").read_bytes() for name in names)
     # Redis names a script by its SHA-1.
     return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode(), text
 
 
 PUT, _put = _load("put")
 DELETE, _delete = _load("delete")
-CLOCK, _clock = _load("clock")
+DISCARD, _discard = _load("discard")
+RAISE, _raise = _load("clock", "raise")
+CHANGES, _changes = _load("clock", "changes")
 LEASE, _lease = _load("lease")
 HOLD, _hold = _load("hold")
 RELEASE, _release = _load("release")
@@ -28,7 +31,9 @@ RELEASE, _release = _load("release")
 TEXTS: dict[bytes, bytes] = {
     PUT: _put,
     DELETE: _delete,
-    CLOCK: _clock,
+    DISCARD: _discard,
+    RAISE: _raise,
+    CHANGES: _changes,
     LEASE: _lease,
     HOLD: _hold,
     RELEASE: _release,

@@ -1,4 +1,4 @@
-"""The Redis tier as others see it: a `Tier`, an `Authority` and `Leases`."""
+"""The Redis tier as others see it: records, clocks, messages and leases."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ import asyncio
 import logging
 import math
 import random
-import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from llmcache_fast._errors import TierError, TierUnavailableError
+from llmcache_fast.tiers import messages
 from llmcache_fast.tiers.base import (
-    MAX_MARKERS,
-    NEVER,
     Asked,
     Changes,
+    Message,
     PutReport,
     Raised,
     StoredRecord,
     clock_micros,
 )
+from llmcache_fast.tiers.budget import to_wait
 from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
+from llmcache_fast.tiers.redis.clocks import Clocks
+from llmcache_fast.tiers.redis.feed import Feed
 from llmcache_fast.tiers.redis.releases import Releases
-from llmcache_fast.tiers.redis.replies import NAME, accepted, as_many, number_of, unexpected
+from llmcache_fast.tiers.redis.replies import NAME, as_many, number_of
 from llmcache_fast.tiers.redis.routing import Cluster, Route, Single, Task
+from llmcache_fast.tiers.redis.subscription import Subscription
+from llmcache_fast.tiers.redis.values import HEAD, life, parts, stamp_bytes, stored
+from llmcache_fast.tiers.redis.walk import Walk
 
 _log = logging.getLogger("llmcache_fast.redis")
 
@@ -35,9 +40,6 @@ Words = tuple[bytes | str | int, ...]
 WRITE_FACTOR = 10
 """Nobody waits for a write behind, so it may take so many budgets; an invalidation must not fail lightly."""
 TOMBSTONE_SECONDS = 60.0
-LEAST_LIFE = 1000
-"""Milliseconds a record is kept at least: whoever reads it may have another clock, and judges for himself."""
-
 _READ_BYTES = 256 << 10
 _READ_KEYS = 64
 """A command reads this much at most: replies that arrive one by one show that the server is alive."""
@@ -46,10 +48,6 @@ _WRITE_KEYS = 64
 """A script writes this much at most: nobody else is served meanwhile."""
 _WINDOW_BYTES = 4 << 20
 """Sent before replies are awaited: as much as a batch of the write-behind holds."""
-_SCAN_KEYS = 500
-_HEAD = 17
-"""Bytes before the envelope: kind, epoch, snap."""
-_U64 = (1 << 64) - 1
 
 
 class RedisTier:
@@ -60,8 +58,8 @@ class RedisTier:
     `purge` has nothing to do. Keys are the prefix, a letter and the 32 bytes of the fingerprint.
 
     Guarantee: replies are never taken for those of another command (`links`); a call takes no longer than its
-    budget without a sign of life from the server, connecting included; a cancellation costs its connection
-    and nothing else. Nothing is tried twice: who calls may do that, for all operations can be repeated.
+    budget without a sign of life from the server, connecting included; a cancellation costs a connection at
+    the most. Nothing is tried twice: who calls may do that, for all operations can be repeated.
 
     Durability is that of the server: `appendonly yes` keeps markers over a restart. A server that comes back
     empty, or with an older copy, gives its clocks a new epoch, so that nothing of before is served.
@@ -76,9 +74,13 @@ class RedisTier:
         self.address = address
         self.budget = self.read_budget = address.budget
         self.write_budget = address.budget * WRITE_FACTOR
+        # In a cluster a read may be sent on from node to node.
+        self.keeps_budget = not address.cluster
+        self._silence = to_wait(address.budget)
+        """How long a read waits for a reply."""
         self._clock = clock
         self._route: Route | None = None
-        self._releases: Releases | None = None
+        self._subscription: Subscription | None = None
         prefix = address.prefix.encode()
         # In a cluster a record and its lease must be of one slot. The dot keeps the tag from being empty,
         # which it would be where a fingerprint begins with a brace; 36 bytes of key fill a bin of Redis'
@@ -86,10 +88,13 @@ class RedisTier:
         opening, self._closing = (b"{.", b"}") if address.cluster else (b"", b"")
         self._records = prefix + b"r" + opening
         self._leases = prefix + b"l" + opening
-        self._clocks = prefix + b"c" + opening
-        self._channel = prefix + b"released"
+        clocks = prefix + b"c" + opening
+        self._released, self._raised = prefix + b"released", prefix + b"raised"
+        self._clocks = Clocks(lambda number: clocks + number + self._closing, self._raised)
+        self._feed = Feed(self._clocks.heard)
+        self._releases = Releases()
+        self._walk = Walk(self._records)
         self._typical = 2048.0
-        self._known: dict[int, tuple[bytes, int]] = {}
 
     @classmethod
     def from_url(cls, url: str, *, clock: Callable[[], int] = clock_micros) -> RedisTier:
@@ -138,19 +143,27 @@ class RedisTier:
             await route.aclose()
             raise
         self._route = route
-        # In a cluster what is published on one node is heard on all.
-        self._releases = Releases(
+        self._subscription = Subscription(
+            # In a cluster what is published on one node is heard on all.
             lambda: random.choice(route.servers()).connect(),  # noqa: S311 - any will do
-            self._channel,
+            {self._released: self._releases.wake, self._raised: self._feed.hear},
+            self._hears,
+            self._feed.down,
         )
 
     async def aclose(self) -> None:
         route, self._route = self._route, None
-        releases, self._releases = self._releases, None
-        if releases is not None:
-            await releases.aclose()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.aclose()
+            self._releases.wake_all()
+            self._feed.down(TierError("the tier is closed", tier=NAME, operation="follow", reason="closed"))
         if route is not None:
             await route.aclose()
+
+    def _hears(self) -> None:
+        self._releases.wake_all()
+        self._feed.up()
 
     def suspect(self) -> None:
         """A reply was not what was asked for: no connection of now is used again."""
@@ -168,12 +181,12 @@ class RedisTier:
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """As `Tier`. In a cluster the entries of a node that does not answer count as absent."""
         route = self._opened("get_many")
-        limit = max(1, min(_READ_KEYS, int(_READ_BYTES / self._typical)))
         names = list(map(self._key, keys))
-        groups = list(self._grouped(names, limit, _same))
+        limit = max(1, min(_READ_KEYS, int(_READ_BYTES / self._typical)))
+        groups = [names] if len(names) == 1 else list(self._grouped(names, limit, _same))
         tasks = [Task(group[0], (b"MGET", *group)) for group in groups]
         found: dict[bytes, bytes] = {}
-        replies = await route.run(tasks, self.budget, "get_many") if tasks else []
+        replies = await route.run(tasks, self._silence, "get_many") if tasks else []
         for group, reply in zip(groups, replies, strict=True):
             if isinstance(reply, TierError):
                 _log.debug("redis tier %s: a node did not answer: %s", self.address, reply.message)
@@ -181,17 +194,17 @@ class RedisTier:
             # Written out: this is the loop that a read under load spends its time in.
             for name, value in zip(group, as_many(reply, len(group), "get_many"), strict=True):
                 if isinstance(value, bytes) and value.startswith(b"R"):
-                    found[name] = value[_HEAD:]
+                    found[name] = value[HEAD:]
         self._learn_size(found.values())
         return list(map(found.get, names))
 
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
         route = self._opened("put_many")
         superseded = 0
-        for window in _parts(records, _WINDOW_BYTES):
+        for window in parts(records, _WINDOW_BYTES):
             tasks = []
             for group in self._grouped(window, _WRITE_KEYS, lambda record: self._key(record.key)):
-                for part in _parts(group, _WRITE_BYTES):
+                for part in parts(group, _WRITE_BYTES):
                     keys = [self._key(record.key) for record in part]
                     values = [word for record in part for word in self._written(record)]
                     tasks.append(Task(keys[0], (b"EVALSHA", scripts.PUT, len(keys), *keys, *values)))
@@ -203,12 +216,12 @@ class RedisTier:
         """As `Tier`; with a stamp, a tombstone stays for `TOMBSTONE_SECONDS`."""
         tombstone: Words = ()
         if stamp is not None:
-            tombstone = (_value(b"T", *stamp, b""), int(TOMBSTONE_SECONDS * 1000))
+            tombstone = (stored(b"T", *stamp, b""), int(TOMBSTONE_SECONDS * 1000))
         return await self._delete(keys, tombstone, "delete_many")
 
     async def _delete(self, keys: Sequence[bytes], tombstone: Words, operation: str) -> int:
         replies = await self._on_each(
-            scripts.DELETE, keys, self._record_names, tombstone, self.write_budget, operation
+            scripts.DELETE, keys, lambda key: (self._key(key),), tombstone, self.write_budget, operation
         )
         return sum(number_of(reply, operation) for _, reply in replies)
 
@@ -223,22 +236,29 @@ class RedisTier:
         Walks over all keys of the server (`SCAN`), whosever they are: on a large shared one that takes time.
         """
         route = self._opened("clear")
-        pattern = _escaped(self._records) + b"*"
         deleted = 0
         for server in route.primaries():
-            cursor = b"0"
-            while True:
-                scan = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN_KEYS)
-                (reply,) = await server.exchange([scan], self.write_budget, "clear")
-                match accepted(reply, "clear"):
-                    case [bytes(cursor), list(keys)]:
-                        found = [name[len(self._records) :][:32] for name in keys]
-                        deleted += await self._delete(found, (), "clear")
-                    case _:
-                        unexpected("clear")
-                if cursor == b"0":
-                    break
+            async for found in self._walk.keys(server, self.write_budget, "clear"):
+                deleted += await self._delete(found, (), "clear")
         return deleted
+
+    async def scan(
+        self, cursor: bytes | None = None, limit: int = 500
+    ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """As `ScannableTier`, in two round trips; see `walk` for what a page and a cursor are."""
+        servers = self._opened("scan").primaries()
+        return await self._walk.page(servers, cursor, limit, self._closing, self.write_budget)
+
+    async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
+        """As `ScannableTier`."""
+        route = self._opened("discard_many")
+        tasks = []
+        for group in self._grouped(stamped, _WRITE_KEYS, lambda each: self._key(each[0])):
+            keys = [self._key(key) for key, _, _ in group]
+            stamps = [stamp_bytes(epoch, snap) for _, epoch, snap in group]
+            tasks.append(Task(keys[0], (b"EVALSHA", scripts.DISCARD, len(keys), *keys, *stamps)))
+        replies = await route.run(tasks, self.write_budget, "discard_many") if tasks else []
+        return sum(number_of(reply, "discard_many") for reply in replies)
 
     # -- authority ------------------------------------------------------------------------------------
 
@@ -250,78 +270,49 @@ class RedisTier:
         *,
         forget: Sequence[bytes] = (),
     ) -> Raised:
-        return Raised(*await self._clocked(namespace, targets, "raise_markers"), 0)
+        """As `Authority`: one script, as durable as the server's `appendonly` makes it."""
+        route = self._opened("raise_markers")
+        return await self._clocks.raise_markers(route, self.write_budget, namespace, targets, rules, forget)
 
     async def changes(self, asked: Sequence[Asked]) -> list[Changes]:
-        found = []
-        for namespace, known, seen in asked:
-            epoch, seq = await self._epoch(namespace)
-            markers = await self._markers_since(namespace, seen if epoch == known else 0)
-            found.append(Changes(epoch, seq, markers))
-        return found
+        """As `Authority`: in a cluster one round trip to each node concerned, all at once."""
+        return await self._clocks.changes(self._opened("changes"), self.write_budget, asked)
 
-    async def _epoch(self, namespace: int) -> tuple[int, int]:
-        """As `Authority`. A clock that is behind what this tier saw of it gets a new epoch: an older copy of
-        the data was restored, and the markers raised since are lost."""
-        return await self._clocked(namespace, (), "epoch")
+    # -- messages -------------------------------------------------------------------------------------
 
-    async def _markers_since(self, namespace: int, seq: int) -> list[tuple[int, int]]:
-        route = self._opened("markers_since")
-        clock = self._clock_key(namespace)
-        command = (b"ZRANGEBYSCORE", clock, b"(%d" % seq, b"+inf", b"WITHSCORES")
-        (reply,) = await route.run([Task(clock, command)], self.write_budget, "markers_since")
-        flat = accepted(reply, "markers_since")
-        try:
-            pairs = zip(flat[::2], flat[1::2], strict=True)
-            # The member of 16 bytes is the clock's own.
-            return [
-                (int.from_bytes(member), int(float(score))) for member, score in pairs if len(member) == 8
-            ]
-        except (TypeError, ValueError):
-            unexpected("markers_since")
+    async def follow(self, heard: Callable[[Message | None], None]) -> None:
+        """As `Feed`. A connection that has died without a word is noticed within some four seconds."""
+        subscription = self._listening("follow")
+        await self._feed.follow(heard, listening=subscription.listening)
 
-    async def _clocked(self, namespace: int, targets: Sequence[int], operation: str) -> tuple[int, int]:
-        route = self._opened(operation)
-        clock = self._clock_key(namespace)
-        known, seen = self._known.get(namespace, (b"", 0))
-        raised = map(_u64, targets)
-        arguments: Words = (secrets.token_bytes(8), known, seen, MAX_MARKERS, _u64(namespace), *raised)
-        task = Task(clock, (b"EVALSHA", scripts.CLOCK, 1, clock, *arguments))
-        (reply,) = await route.run([task], self.write_budget, operation)
-        match accepted(reply, operation):
-            case [bytes(epoch), bytes(text), int(new)] if len(epoch) == 8 and text.isdigit():
-                seq = int(text)
-            case _:
-                unexpected(operation)
-        if new and known:
-            _log.warning("redis tier %s: a clock was lost or went back; it starts anew", self.address)
-        # Calls overlap: an answer that was overtaken must not take the clock back.
-        latest, highest = self._known.get(namespace, (b"", 0))
-        if latest != epoch or seq > highest:
-            self._known[namespace] = epoch, seq
-        return int.from_bytes(epoch), seq
+    async def tell(self, message: Message) -> None:
+        """As `Bus`; clocks rooted in this tier are told of by `raise_markers`."""
+        route = self._opened("tell")
+        publish = (b"PUBLISH", self._raised, messages.encode(message))
+        (reply,) = await route.run([Task(self._raised, publish)], self.budget, "tell")
+        number_of(reply, "tell")
 
     # -- leases ---------------------------------------------------------------------------------------
 
     async def get_or_lease_many(
         self, keys: Sequence[bytes], token: bytes, seconds: float
     ) -> list[tuple[bytes | None, bool]]:
-        self._heard("get_or_lease_many").listen()
+        self._listening("get_or_lease_many")
 
         def names(key: bytes) -> tuple[bytes, bytes]:
             return self._key(key), self._lease_key(key)
 
         answers: dict[bytes, tuple[bytes | None, bool]] = {}
         for group, reply in await self._on_each(
-            scripts.LEASE, keys, names, (token, _milliseconds(seconds)), self.budget, "get_or_lease_many"
+            scripts.LEASE, keys, names, (token, _milliseconds(seconds)), self._silence, "get_or_lease_many"
         ):
             for key, value in zip(group, as_many(reply, len(group), "get_or_lease_many"), strict=True):
-                envelope = value[_HEAD:] if isinstance(value, bytes) else None
+                envelope = value[HEAD:] if isinstance(value, bytes) else None
                 answers[key] = envelope, value == 1
         return [answers[key] for key in keys]
 
     async def lease_many(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
-        self._heard("lease_many").listen()
+        self._listening("lease_many")
         return await self._hold(keys, (token, _milliseconds(seconds), b"take"), "lease_many")
 
     async def renew_leases(self, keys: Sequence[bytes], token: bytes, seconds: float) -> list[bool]:
@@ -342,7 +333,7 @@ class RedisTier:
             scripts.RELEASE,
             keys,
             self._lease_names,
-            (token, self._channel, len(self._leases)),
+            (token, self._released, len(self._leases)),
             self.write_budget,
             "release_leases",
         ):
@@ -350,7 +341,8 @@ class RedisTier:
 
     async def lease_released(self, key: bytes) -> None:
         """As `Leases`; returns as well when a release may have been missed (the connection was lost)."""
-        await self._heard("lease_released").wait(key)
+        self._listening("lease_released")
+        await self._releases.wait(key)
 
     # -- keys and values ------------------------------------------------------------------------------
 
@@ -359,10 +351,12 @@ class RedisTier:
             raise TierError("the tier is not open", tier=NAME, operation=operation, reason="closed")
         return self._route
 
-    def _heard(self, operation: str) -> Releases:
+    def _listening(self, operation: str) -> Subscription:
+        """The subscription, which is there soon if it is not yet."""
         self._opened(operation)
-        assert self._releases is not None  # noqa: S101 - made and dropped together with the route
-        return self._releases
+        assert self._subscription is not None  # noqa: S101 - made and dropped together with the route
+        self._subscription.listen()
+        return self._subscription
 
     async def _on_each(
         self,
@@ -384,9 +378,6 @@ class RedisTier:
         replies = await route.run(tasks, budget, operation) if tasks else []
         return list(zip(groups, replies, strict=True))
 
-    def _record_names(self, key: bytes) -> tuple[bytes]:
-        return (self._key(key),)
-
     def _lease_names(self, key: bytes) -> tuple[bytes]:
         return (self._lease_key(key),)
 
@@ -397,9 +388,6 @@ class RedisTier:
 
     def _lease_key(self, key: bytes) -> bytes:
         return self._leases + key + self._closing
-
-    def _clock_key(self, namespace: int) -> bytes:
-        return self._clocks + _u64(namespace) + self._closing
 
     def _grouped(self, items: Sequence[T], limit: int, name: Callable[[T], bytes]) -> Iterator[Sequence[T]]:
         """Items whose keys may be named in one command, at most `limit` at once, each in the order given."""
@@ -414,16 +402,7 @@ class RedisTier:
             yield from (group[start : start + limit] for start in range(0, len(group), limit))
 
     def _written(self, record: StoredRecord) -> tuple[bytes, int]:
-        return _value(b"R", record.epoch, record.snap, record.envelope), self._life(record)
-
-    def _life(self, record: StoredRecord) -> int:
-        """Milliseconds the server is to keep a record, 0 for ever.
-
-        A span and no time of day: the server's clock and this machine's need not agree.
-        """
-        if record.stale_until >= NEVER:
-            return 0
-        return max(LEAST_LIFE, -(-(record.stale_until - self._clock()) // 1000))
+        return stored(b"R", record.epoch, record.snap, record.envelope), life(record, self._clock())
 
     def _learn_size(self, envelopes: Collection[bytes]) -> None:
         if envelopes:
@@ -432,37 +411,9 @@ class RedisTier:
             self._typical = max(mean, 0.9 * self._typical + 0.1 * mean)
 
 
-def _parts(records: Sequence[StoredRecord], limit: int) -> Iterator[list[StoredRecord]]:
-    """Runs of records of about `limit` bytes."""
-    part: list[StoredRecord] = []
-    size = 0
-    for record in records:
-        part.append(record)
-        size += len(record.envelope)
-        if size >= limit:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
-
-
-def _value(kind: bytes, epoch: int, snap: int, envelope: bytes) -> bytes:
-    """What is stored: kind, stamp, envelope; the scripts read the first 17 bytes."""
-    return b"".join((kind, _u64(epoch), _u64(snap), envelope))
-
-
 def _same(name: bytes) -> bytes:
     return name
 
 
-def _u64(number: int) -> bytes:
-    return number.to_bytes(8)
-
-
 def _milliseconds(seconds: float) -> int:
     return max(1, math.ceil(seconds * 1000))
-
-
-def _escaped(text: bytes) -> bytes:
-    """As a pattern of `SCAN` that matches just this."""
-    return b"".join(b"\\" + bytes([byte]) if byte in b"*?[]\\^-" else bytes([byte]) for byte in text)

@@ -69,8 +69,12 @@ fn check(bytes: &[u8]) {
         )
         .is_err()
     );
+    let mut seen_room = Vec::new();
+    let seen = envelope::examine(bytes, Some(&keys), &mut seen_room);
     let mut room = Vec::new();
     if let Ok(view) = envelope::decode(bytes, asked, &mut room) {
+        let seen = seen.unwrap();
+        assert_eq!((seen.header, seen.namespace), (view.header, view.namespace));
         assert!(view.payload.len() <= bytes.len().max(MAX_UNPACKED));
         let again = envelope::encode(
             &view.header,

@@ -207,7 +207,7 @@ impl DiskStore {
     }
 
     /// An engine error in this store's vocabulary; damage is set aside first.
-    fn failed(&self, lanes: &Lanes, error: rusqlite::Error) -> DiskError {
+    pub(super) fn failed(&self, lanes: &Lanes, error: rusqlite::Error) -> DiskError {
         match DiskError::from_engine(&self.folder.database, error) {
             DiskError::Corrupt { .. } => match self.replace_damaged(lanes) {
                 Ok(set_aside) => DiskError::Corrupt { set_aside },

@@ -131,6 +131,23 @@ impl Folder {
         Ok(moved)
     }
 
+    /// What was set aside as damaged, and their logs.
+    pub(super) fn damaged(&self) -> Result<Vec<PathBuf>, DiskError> {
+        let failed = |error| DiskError::from_io(&self.path, error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if name
+                .to_string_lossy()
+                .starts_with(&format!("{DATABASE_NAME}.corrupt-"))
+            {
+                found.push(self.path.join(name));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
     fn move_away(&self, from: &Path, suffix: &str) -> Result<Option<PathBuf>, DiskError> {
         // `cache.sqlite3-wal` becomes `cache.sqlite3.corrupt-T-wal`, so that tools still find the pair.
         let name = from

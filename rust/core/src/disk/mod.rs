@@ -19,9 +19,11 @@ mod clock;
 mod engine;
 mod error;
 mod folder;
+mod followers;
 mod lanes;
 mod records;
 mod schema;
+mod scrub;
 mod stats;
 
 use std::collections::HashSet;
@@ -32,11 +34,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-pub use self::clock::ClockReading;
+pub use self::clock::{Asked, Changes, MAX_MARKERS, MAX_RULES, Raised};
 pub use self::error::DiskError;
 pub use self::folder::DATABASE_NAME;
+pub use self::followers::MAX_TOLD;
 pub use self::lanes::Opening;
-pub use self::records::{Key, PutReport, Record};
+pub use self::records::{Key, PutReport, Record, ScanPage};
 pub use self::stats::DiskStats;
 
 use self::bound::{Bounds, Totals};
@@ -66,6 +69,7 @@ pub struct DiskStore {
     refused: AtomicU64,
     superseded: AtomicU64,
     reopened: AtomicU64,
+    untold: AtomicU64,
 }
 
 impl std::fmt::Debug for DiskStore {
@@ -117,6 +121,7 @@ impl DiskStore {
             refused: AtomicU64::new(0),
             superseded: AtomicU64::new(0),
             reopened: AtomicU64::new(0),
+            untold: AtomicU64::new(0),
         })
     }
 
@@ -249,7 +254,10 @@ impl DiskStore {
     }
 
     /// Allocate the next seq of a namespace's clock, `max(last + 1, now)`, and raise the markers of all
-    /// `targets` to it, in one transaction that survives a power cut.
+    /// `targets`, and the `rules`, to it, in one transaction that survives a power cut; then tell those who
+    /// follow. In the same transaction the rules of `forget` go.
+    ///
+    /// Beyond [`MAX_MARKERS`] or [`MAX_RULES`] the older half becomes one marker of the namespace.
     ///
     /// # Errors
     /// As [`put_many`](Self::put_many); no marker was raised then. The store's own bound does not apply.
@@ -257,25 +265,49 @@ impl DiskStore {
         &self,
         namespace: u64,
         targets: &[u64],
+        rules: &[&[u8]],
+        forget: &[&[u8]],
         now: i64,
-    ) -> Result<ClockReading, DiskError> {
-        self.durable(|conn| clock::raise_markers(conn, namespace, targets, now))
+    ) -> Result<Raised, DiskError> {
+        self.durable(|conn| {
+            let raised = clock::raise_markers(conn, namespace, targets, rules, forget, now)?;
+            // While the lane is held, so that what this store tells is in order.
+            let told = Some(targets).filter(|_| rules.is_empty());
+            let untold = followers::tell(&self.folder.path, namespace, raised, told);
+            self.untold.fetch_add(untold, Ordering::Relaxed);
+            Ok(raised)
+        })
     }
 
-    /// `(target, seq)` of every marker of a namespace raised after `seq`, oldest first.
+    /// What changed in each namespace since what was asked, from one snapshot. A clock that does not exist
+    /// is made, with a random epoch.
+    ///
+    /// # Errors
+    /// As [`get_many`](Self::get_many), and as [`raise_markers`](Self::raise_markers) when a clock is made.
+    pub fn changes(&self, asked: &[Asked], now: i64) -> Result<Vec<Changes>, DiskError> {
+        if let Some(found) = self.read(|conn| clock::changes(conn, asked))? {
+            return Ok(found);
+        }
+        self.durable(|conn| clock::create(conn, asked, now))?;
+        self.read(|conn| clock::changes(conn, asked)?.ok_or(rusqlite::Error::QueryReturnedNoRows))
+    }
+
+    /// About `limit` records whose row numbers follow `after` (`None`: from the start), and where to go on.
+    ///
+    /// A record that is there from the first step of a walk to the last is given once.
     ///
     /// # Errors
     /// As [`get_many`](Self::get_many).
-    pub fn markers_since(&self, namespace: u64, seq: u64) -> Result<Vec<(u64, u64)>, DiskError> {
-        self.read(|conn| clock::markers_since(conn, namespace, seq))
+    pub fn scan(&self, after: Option<i64>, limit: usize) -> Result<ScanPage, DiskError> {
+        self.read(|conn| records::scan(conn, after, limit))
     }
 
-    /// The namespace's clock; made with a random epoch if it did not exist.
+    /// Delete each of `stamped`, `(key, epoch, snap)`, that still has this stamp; how many had.
     ///
     /// # Errors
-    /// As [`raise_markers`](Self::raise_markers).
-    pub fn epoch(&self, namespace: u64, now: i64) -> Result<ClockReading, DiskError> {
-        self.durable(|conn| clock::epoch(conn, namespace, now))
+    /// As [`put_many`](Self::put_many); nothing was deleted then.
+    pub fn discard_many(&self, stamped: &[(Key, u64, u64)]) -> Result<u64, DiskError> {
+        self.write(|conn, totals| records::discard(conn, totals, stamped))
     }
 
     /// Problems of the file, none if it is sound. Reads the whole file: for tools, not for traffic.
@@ -314,6 +346,7 @@ impl DiskStore {
         stats.refused = self.refused.load(Ordering::Relaxed);
         stats.superseded = self.superseded.load(Ordering::Relaxed);
         stats.reopened = self.reopened.load(Ordering::Relaxed);
+        stats.untold = self.untold.load(Ordering::Relaxed);
         Ok(stats)
     }
 

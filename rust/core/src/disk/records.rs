@@ -7,6 +7,9 @@ use super::bound::{self, Totals};
 /// A fingerprint.
 pub type Key = [u8; 32];
 
+/// Envelope bytes of one step of a walk; a larger record is alone in its own.
+const SCAN_BYTES: u64 = 8 << 20;
+
 /// One record on its way into the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -33,6 +36,15 @@ pub struct PutReport {
     pub superseded: u64,
     /// Not stored: larger than one record may be.
     pub refused: u64,
+}
+
+/// A step of a walk through the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanPage {
+    /// Records and their envelopes.
+    pub records: Vec<(Key, Vec<u8>)>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<i64>,
 }
 
 /// What stands in the way of a new record.
@@ -155,6 +167,70 @@ pub(super) fn delete(
         }
     }
     Ok(deleted)
+}
+
+/// Delete those of `stamped`, `(key, epoch, snap)`, that still have this stamp; how many had.
+pub(super) fn discard(
+    conn: &Connection,
+    totals: &mut Totals,
+    stamped: &[(Key, u64, u64)],
+) -> rusqlite::Result<u64> {
+    let mut delete = conn.prepare_cached(
+        "DELETE FROM records WHERE id = ?1 AND key = ?2 AND epoch = ?3 AND snap = ?4 RETURNING size",
+    )?;
+    let mut discarded = 0;
+    for (key, epoch, snap) in stamped {
+        let snap = i64::try_from(*snap).unwrap_or(i64::MAX);
+        let size: Option<i64> = delete
+            .query_row(
+                params![row_id(key), &key[..], epoch.cast_signed(), snap],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if let Some(size) = size {
+            totals.rows -= 1;
+            totals.bytes -= size;
+            discarded += 1;
+        }
+    }
+    Ok(discarded)
+}
+
+/// Up to `limit` records, and about `SCAN_BYTES` of them, whose row numbers are above `after`.
+pub(super) fn scan(
+    conn: &Connection,
+    after: Option<i64>,
+    limit: usize,
+) -> rusqlite::Result<ScanPage> {
+    let snapshot = conn.unchecked_transaction()?;
+    let mut page = ScanPage::default();
+    {
+        // Facts first: an envelope is loaded only when the page has room for it.
+        let mut facts = snapshot
+            .prepare_cached("SELECT id, size, key FROM records WHERE id > ?1 ORDER BY id")?;
+        let mut envelope = snapshot.prepare_cached("SELECT envelope FROM records WHERE id = ?1")?;
+        let mut rows = facts.query([after.unwrap_or(-1)])?;
+        let (mut seen, mut bytes, mut last) = (0, 0_u64, after);
+        while let Some(row) = rows.next()? {
+            let (id, size): (i64, u64) = (row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned());
+            if seen > 0 && (seen >= limit || bytes + size > SCAN_BYTES) {
+                page.next = last;
+                break;
+            }
+            (seen, bytes, last) = (seen + 1, bytes + size, Some(id));
+            let Ok(key) = Key::try_from(row.get_ref(2)?.as_blob().unwrap_or_default()) else {
+                continue;
+            };
+            match envelope.query_row([id], |row| row.get(0)) {
+                Ok(envelope) => page.records.push((key, envelope)),
+                // As in `read`: not ours to load.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    snapshot.finish()?;
+    Ok(page)
 }
 
 /// Delete all records; how many there were.

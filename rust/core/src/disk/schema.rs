@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 /// `LCFS`, in SQLite's own field for the application a file belongs to.
 pub(super) const APPLICATION_ID: i64 = 0x4c43_4653;
 /// The version of the tables below. A file of a newer one is refused.
-pub(super) const SCHEMA_VERSION: i64 = 1;
+pub(super) const SCHEMA_VERSION: i64 = 2;
 
 /// The row's number is taken from the fingerprint, so a read is one descent of one tree and rows of all
 /// ages share pages (a space freed by an eviction is found again). The envelope comes last: the facts
@@ -37,7 +37,8 @@ INSERT INTO state VALUES (1, 0, 0, 0, 0, 0, 0);
 CREATE TABLE clocks (
     namespace INTEGER PRIMARY KEY,
     epoch INTEGER NOT NULL,
-    seq INTEGER NOT NULL
+    seq INTEGER NOT NULL,
+    markers INTEGER NOT NULL
 );
 CREATE TABLE markers (
     namespace INTEGER NOT NULL,
@@ -46,6 +47,24 @@ CREATE TABLE markers (
     PRIMARY KEY (namespace, target)
 ) WITHOUT ROWID;
 CREATE INDEX markers_by_seq ON markers (namespace, seq);
+CREATE TABLE rules (
+    namespace INTEGER NOT NULL,
+    rule BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (namespace, rule)
+) WITHOUT ROWID;
+";
+
+/// From version 1, which had no rules and did not count its markers.
+const FROM_1: &str = "
+ALTER TABLE clocks ADD COLUMN markers INTEGER NOT NULL DEFAULT 0;
+UPDATE clocks SET markers = (SELECT count(*) FROM markers WHERE markers.namespace = clocks.namespace);
+CREATE TABLE rules (
+    namespace INTEGER NOT NULL,
+    rule BLOB NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (namespace, rule)
+) WITHOUT ROWID;
 ";
 
 /// What a database file turned out to be.
@@ -55,6 +74,8 @@ pub(super) enum Identity {
     Empty,
     /// Ours, with tables of this version.
     Ours,
+    /// Ours, of an older version.
+    Older,
     /// Ours, of a newer version.
     Newer(i64),
     /// Somebody else's.
@@ -66,10 +87,10 @@ pub(super) fn identify(conn: &Connection) -> rusqlite::Result<Identity> {
     let application: i64 = conn.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if application == APPLICATION_ID {
-        return Ok(if version > SCHEMA_VERSION {
-            Identity::Newer(version)
-        } else {
-            Identity::Ours
+        return Ok(match version {
+            1 => Identity::Older,
+            newer if newer > SCHEMA_VERSION => Identity::Newer(newer),
+            _ => Identity::Ours,
         });
     }
     let table: Option<String> = conn
@@ -99,6 +120,14 @@ pub(super) fn create(conn: &mut Connection) -> rusqlite::Result<()> {
     tx.commit()
 }
 
+/// Bring a file of version 1 to ours, in place. Killed half-way, it is of version 1 or of ours, whole.
+pub(super) fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch(FROM_1)?;
+    tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    tx.commit()
+}
+
 /// Touch every table once, so that a file whose schema is damaged is found at opening.
 pub(super) fn probe(conn: &Connection) -> rusqlite::Result<()> {
     conn.query_row("SELECT rows FROM state WHERE id = 1", [], |row| {
@@ -106,9 +135,11 @@ pub(super) fn probe(conn: &Connection) -> rusqlite::Result<()> {
     })?;
     conn.query_row("SELECT id FROM records LIMIT 1", [], |_| Ok(()))
         .optional()?;
-    conn.query_row("SELECT seq FROM clocks LIMIT 1", [], |_| Ok(()))
+    conn.query_row("SELECT markers FROM clocks LIMIT 1", [], |_| Ok(()))
         .optional()?;
     conn.query_row("SELECT seq FROM markers LIMIT 1", [], |_| Ok(()))
+        .optional()?;
+    conn.query_row("SELECT seq FROM rules LIMIT 1", [], |_| Ok(()))
         .optional()?;
     Ok(())
 }

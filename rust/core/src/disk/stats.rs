@@ -35,6 +35,8 @@ pub struct DiskStats {
     pub superseded: u64,
     /// Times this process found another file at the store's place and opened that.
     pub reopened: u64,
+    /// Messages of this process that a follower's full queue did not take.
+    pub untold: u64,
 }
 
 impl DiskStats {

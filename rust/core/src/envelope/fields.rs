@@ -169,6 +169,10 @@ impl Raw {
         })
     }
 
+    pub(super) fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
     pub(super) fn header(&self, epoch: u64) -> Result<Header, DecodeError> {
         Ok(Header {
             kind: Kind::from_code(self.kind).ok_or(DecodeError::Kind(self.kind))?,

@@ -183,6 +183,83 @@ pub fn decode<'a>(
     room: &'a mut Vec<u8>,
 ) -> Result<View<'a>, DecodeError> {
     let mut reader = Reader(bytes);
+    let (flags, epoch) = prefix(&mut reader)?;
+    let sealed = flags & FLAG_SEALED != 0;
+    let body = if sealed {
+        let key = opener(&mut reader, asked.keyring)?;
+        let salt = reader.take::<SALT_LEN>()?;
+        let (fingerprint, namespace) = (asked.fingerprint, asked.namespace);
+        seal::open(bytes, CLEAR_LEN, key, &salt, fingerprint, namespace, room)?
+    } else {
+        if asked.keyring.is_some_and(|ring| !ring.accepts_plain()) {
+            return Err(DecodeError::Unsealed);
+        }
+        plain_body(bytes)?
+    };
+    let raw = Raw::read(body)?;
+    raw.lengths.fit(body)?;
+    // A seal has said it already.
+    if !sealed {
+        check(bytes)?;
+    }
+    view(body, &raw, epoch, flags & FLAG_COMPRESSED != 0, asked)
+}
+
+/// What a record says of itself, without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// The fixed-size facts.
+    pub header: Header,
+    /// The namespace it is of.
+    pub namespace: &'a str,
+    /// The variable facts.
+    pub facts: &'a [u8],
+}
+
+/// The facts of a record that nobody asked for, as one meets it on a walk through a tier. Never for an answer:
+/// that is [`decode`]'s, which knows the question (I9).
+///
+/// The record is intact, and a sealed one is bound to the namespace and the fingerprint it says; whether it
+/// stands under the right name is for the caller to compare. With a ring or without, plain records are read.
+/// Cost: as [`decode`], with two more blocks of AES and nothing unpacked.
+///
+/// # Errors
+/// As [`decode`], but for the three that compare with what was asked for.
+pub fn examine<'a>(
+    bytes: &'a [u8],
+    keyring: Option<&Keyring>,
+    room: &'a mut Vec<u8>,
+) -> Result<Seen<'a>, DecodeError> {
+    let mut reader = Reader(bytes);
+    let (flags, epoch) = prefix(&mut reader)?;
+    let body = if flags & FLAG_SEALED != 0 {
+        let key = opener(&mut reader, keyring)?;
+        let salt = reader.take::<SALT_LEN>()?;
+        // What it is bound to is inside. What is read there is believed when the seal, which covers it, holds.
+        let fields = seal::peek(bytes, CLEAR_LEN, key, &salt, FIELDS_LEN)?;
+        let raw = Raw::read(&fields)?;
+        let length = FIELDS_LEN + usize::from(raw.lengths.namespace);
+        let named = seal::peek(bytes, CLEAR_LEN, key, &salt, length)?;
+        let namespace =
+            std::str::from_utf8(&named[FIELDS_LEN..]).map_err(|_| DecodeError::Unauthentic)?;
+        let fingerprint = raw.fingerprint();
+        seal::open(bytes, CLEAR_LEN, key, &salt, fingerprint, namespace, room)?
+    } else {
+        check(bytes)?;
+        plain_body(bytes)?
+    };
+    let raw = Raw::read(body)?;
+    raw.lengths.fit(body)?;
+    let (namespace, rest) = body[FIELDS_LEN..].split_at(usize::from(raw.lengths.namespace));
+    Ok(Seen {
+        header: raw.header(epoch)?,
+        namespace: std::str::from_utf8(namespace).map_err(|_| DecodeError::NamespaceText)?,
+        facts: &rest[..raw.lengths.facts as usize],
+    })
+}
+
+/// Flags and epoch.
+fn prefix(reader: &mut Reader<'_>) -> Result<(u16, u64), DecodeError> {
     // Bytes that are too short for a magic are called truncated, not foreign.
     if reader.take::<4>()? != MAGIC {
         return Err(DecodeError::BadMagic);
@@ -196,28 +273,13 @@ pub fn decode<'a>(
     if flags & !KNOWN_FLAGS != 0 {
         return Err(DecodeError::Flags(flags));
     }
-    let epoch = reader.u64()?;
-    let sealed = flags & FLAG_SEALED != 0;
-    let body = if sealed {
-        let key = opener(&mut reader, asked.keyring)?;
-        let salt = reader.take::<SALT_LEN>()?;
-        let (fingerprint, namespace) = (asked.fingerprint, asked.namespace);
-        seal::open(bytes, CLEAR_LEN, key, &salt, fingerprint, namespace, room)?
-    } else {
-        if asked.keyring.is_some_and(|ring| !ring.accepts_plain()) {
-            return Err(DecodeError::Unsealed);
-        }
-        bytes
-            .get(PREFIX_LEN..bytes.len().saturating_sub(CHECKSUM_LEN))
-            .ok_or(DecodeError::Truncated)?
-    };
-    let raw = Raw::read(body)?;
-    raw.lengths.fit(body)?;
-    // A seal has said it already.
-    if !sealed {
-        check(bytes)?;
-    }
-    view(body, &raw, epoch, flags & FLAG_COMPRESSED != 0, asked)
+    Ok((flags, reader.u64()?))
+}
+
+fn plain_body(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    bytes
+        .get(PREFIX_LEN..bytes.len().saturating_sub(CHECKSUM_LEN))
+        .ok_or(DecodeError::Truncated)
 }
 
 fn opener<'a>(
@@ -232,7 +294,9 @@ fn opener<'a>(
 }
 
 fn check(bytes: &[u8]) -> Result<(), DecodeError> {
-    let (body, checksum) = bytes.split_at(bytes.len() - CHECKSUM_LEN);
+    let (body, checksum) = bytes
+        .split_at_checked(bytes.len().wrapping_sub(CHECKSUM_LEN))
+        .ok_or(DecodeError::Truncated)?;
     if blake3::hash(body).as_bytes()[..CHECKSUM_LEN] == *checksum {
         Ok(())
     } else {

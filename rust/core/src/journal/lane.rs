@@ -102,6 +102,21 @@ pub(super) fn adopt(folder: &Path) -> Result<Vec<Lane>, JournalError> {
     Ok(lanes)
 }
 
+/// All lanes that somebody owns, this process for one: path and salt.
+pub(super) fn owned(folder: &Path) -> Result<Vec<(PathBuf, [u8; 16])>, JournalError> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let _lock = lock_folder(folder, FOLDER_LOCK)?;
+    let mut lanes = lanes_in(folder)?;
+    lanes.retain(|(path, _)| {
+        // The lock is let go of at once; adopters wait for the folder's.
+        File::open(path.join(OWNER_LOCK))
+            .is_ok_and(|owner| matches!(owner.try_lock(), Err(TryLockError::WouldBlock)))
+    });
+    Ok(lanes)
+}
+
 fn lanes_in(folder: &Path) -> Result<Vec<(PathBuf, [u8; 16])>, JournalError> {
     let entries = fs::read_dir(folder).map_err(|error| JournalError::from_io(folder, error))?;
     let mut lanes = Vec::new();

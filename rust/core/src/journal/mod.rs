@@ -153,6 +153,33 @@ impl Journal {
         Ok(journals)
     }
 
+    /// Every record that stands in the files of lanes somebody owns, done or not, handed to `found` with the
+    /// lane's path: to say what another process holds. Frames that are being written or deleted meanwhile may be
+    /// left out. Reads all of these files.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn survey(
+        folder: &Path,
+        mut found: impl FnMut(&Path, &Record<'_>),
+    ) -> Result<(), JournalError> {
+        let mut bytes = Vec::new();
+        for (lane, salt) in lane::owned(folder)? {
+            let key = frame::check_key(&salt);
+            for (_, path) in lane::segments(&lane)? {
+                if recovery::read(&path, &mut bytes).is_err() {
+                    continue; // deleted meanwhile
+                }
+                scan::scan(&bytes, frame::FILE_HEAD.len(), &key, |_, _, frame| {
+                    if let frame::Frame::Put { record, .. } = frame {
+                        found(&lane, &record);
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn new(
         folder: &Path,
         lane: Lane,

@@ -12,10 +12,9 @@ mod pattern;
 mod space;
 mod target;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::RwLock;
-
+use crate::lock::{AtomicU64, RwLock};
 use space::{ByTarget, Space, Subject};
 
 pub use pattern::matches;
@@ -66,6 +65,8 @@ impl Markers {
 
     /// `change` gets the next generation and says whether it can have made an entry invalid.
     fn space<T>(&self, namespace: u64, change: impl FnOnce(&mut Space, u64) -> (bool, T)) -> T {
+        #[cfg(feature = "planted-bug")]
+        self.generation.fetch_add(1, Ordering::Release);
         let mut spaces = self.spaces.write();
         let space = spaces.entry(namespace).or_insert_with(|| {
             Space::new(Stamp {
@@ -75,7 +76,7 @@ impl Markers {
         });
         let next = self.generation.load(Ordering::Relaxed) + 1;
         let (invalidates, result) = change(space, next);
-        if invalidates {
+        if invalidates && cfg!(not(feature = "planted-bug")) {
             // While the lock is held: whoever sees the new generation sees the new markers.
             self.generation.store(next, Ordering::Release);
         }
@@ -171,9 +172,9 @@ impl Markers {
         label: Option<&str>,
     ) -> bool {
         let subject = Subject {
-            own: &[],
+            own: [],
             targets,
-            label,
+            label: || label,
             since: 0,
         };
         self.allows(namespace, stamp, subject)
@@ -181,19 +182,20 @@ impl Markers {
 
     /// Whether an entry may be served: `valid` for its namespace, its key and what else it can be invalidated by.
     ///
-    /// `since` is a generation in which it was found valid, 0 if there is none: rules of then are not asked again.
+    /// `label` is called only if there are rules. `since` is a generation in which the entry was found valid, 0 if
+    /// there is none: rules of then are not asked again.
     #[inline]
-    pub fn valid_entry(
+    pub fn valid_entry<'a>(
         &self,
         namespace: u64,
         stamp: Stamp,
         key: &[u8; 32],
-        targets: &[u64],
-        label: Option<&str>,
+        targets: &'a [u64],
+        label: impl FnOnce() -> Option<&'a str>,
         since: u64,
     ) -> bool {
         let subject = Subject {
-            own: &[namespace, key_target(key)],
+            own: [namespace, key_target(key)],
             targets,
             label,
             since,
@@ -202,7 +204,12 @@ impl Markers {
     }
 
     #[inline]
-    fn allows(&self, namespace: u64, stamp: Stamp, subject: Subject<'_>) -> bool {
+    fn allows<'a, const N: usize>(
+        &self,
+        namespace: u64,
+        stamp: Stamp,
+        subject: Subject<'a, N, impl FnOnce() -> Option<&'a str>>,
+    ) -> bool {
         let spaces = self.spaces.read();
         spaces
             .get(&namespace)

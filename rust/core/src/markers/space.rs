@@ -12,12 +12,12 @@ use super::{MAX_MARKERS, MAX_RULES, Stamp};
 pub(super) type ByTarget<T> = HashMap<u64, T, RandomState>;
 
 /// What an entry can be invalidated by.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Subject<'a> {
+pub(super) struct Subject<'a, const N: usize, L> {
     /// Namespace and key, where they are not among `targets`.
-    pub(super) own: &'a [u64],
+    pub(super) own: [u64; N],
     pub(super) targets: &'a [u64],
-    pub(super) label: Option<&'a str>,
+    /// Gives the label. Called only if there are rules.
+    pub(super) label: L,
     /// A generation in which it was found valid: rules of then need no second look.
     pub(super) since: u64,
 }
@@ -29,12 +29,6 @@ struct Rule {
     since: u64,
     /// The seq it was raised to; of a deferred one, how many deliveries are to come.
     count: u64,
-}
-
-impl Rule {
-    fn covers(&self, label: &str, since: u64) -> bool {
-        self.since > since && matches(&self.pattern, label)
-    }
 }
 
 #[derive(Debug, Default)]
@@ -158,42 +152,37 @@ impl Space {
     }
 
     #[inline]
-    pub(super) fn allows(&self, stamp: Stamp, subject: Subject<'_>) -> bool {
+    pub(super) fn allows<'a, const N: usize>(
+        &self,
+        stamp: Stamp,
+        subject: Subject<'a, N, impl FnOnce() -> Option<&'a str>>,
+    ) -> bool {
         let above = |target| {
             self.markers
                 .get(target)
                 .is_some_and(|&marker| marker > stamp.snap)
         };
+        let defers = |target| self.deferred.contains_key(target);
+        let Subject {
+            own,
+            targets,
+            label,
+            since,
+        } = subject;
         stamp.epoch == self.epoch
             && stamp.snap >= self.floor
-            && !subject.targets.iter().any(above)
-            && !subject.own.iter().any(above)
-            && !self.defers(subject)
-            && !self.rules_out(stamp, subject)
+            && !targets.iter().any(above)
+            && !own.iter().any(above)
+            && (self.deferred.is_empty() || !targets.iter().any(defers) && !own.iter().any(defers))
+            && (self.rules.is_empty() && self.deferred_rules.is_empty()
+                || label().is_none_or(|label| !self.rules_out(stamp, label, since)))
     }
 
-    #[inline]
-    fn defers(&self, subject: Subject<'_>) -> bool {
-        !self.deferred.is_empty()
-            && subject
-                .targets
-                .iter()
-                .chain(subject.own)
-                .any(|target| self.deferred.contains_key(target))
-    }
-
-    #[inline]
-    fn rules_out(&self, stamp: Stamp, subject: Subject<'_>) -> bool {
-        let Some(label) = subject.label else {
-            return false;
-        };
-        self.rules
-            .iter()
-            .any(|rule| rule.count > stamp.snap && rule.covers(label, subject.since))
-            || self
-                .deferred_rules
-                .iter()
-                .any(|rule| rule.covers(label, subject.since))
+    fn rules_out(&self, stamp: Stamp, label: &str, since: u64) -> bool {
+        let covers = |rule: &Rule| rule.since > since && matches(&rule.pattern, label);
+        let above = |rule: &Rule| rule.count > stamp.snap;
+        self.rules.iter().any(|rule| above(rule) && covers(rule))
+            || self.deferred_rules.iter().any(covers)
     }
 }
 

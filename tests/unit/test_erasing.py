@@ -1,0 +1,138 @@
+"""`invalidate` and `erase` of the command line, on a disk tier."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from llmcache_fast import LLMCache, fingerprint
+from llmcache_fast.cli.commands import run
+from llmcache_fast.cli.output import Exit
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("LLMCACHE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> str:
+    """A disk tier with ten entries."""
+    address = f"disk://{tmp_path}/tier"
+
+    async def fill() -> None:
+        async with LLMCache(tiers=[address]) as cache:
+            for number in range(10):
+                await cache.set(
+                    {"n": number},
+                    f"answer {number}",
+                    tags=["odd" if number % 2 else "even"],
+                    label=f"content/{number}/2024",
+                    depends_on=["prices"] if number < 3 else [],
+                )
+
+    anyio.run(fill)
+    return address
+
+
+def left(tier: str) -> int:
+    async def look() -> int:
+        async with LLMCache(tiers=[tier]) as cache:
+            found = await cache.get_many([{"n": number} for number in range(10)])
+            return sum(value is not None for value in found)
+
+    return anyio.run(look)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    assert run([*arguments, "--json"]) == Exit.OK
+    return json.loads(capsys.readouterr().out)
+
+
+NAMED = [
+    (["--tag", "odd"], 5),
+    (["--tag", "odd", "--tag", "even"], 10),
+    (["--label", "content/3/*"], 1),
+    (["--pattern", "content/?/20*"], 10),
+    (["--key", fingerprint({"n": 4}).hex()], 1),
+    (["--namespace", "default"], 10),
+]
+
+
+@pytest.mark.parametrize(("named", "covered"), [*NAMED, (["--version", "prices"], 3)])
+def test_invalidate_covers_what_its_dry_run_counts(
+    tier: str, capsys: pytest.CaptureFixture[str], named: list[str], covered: int
+) -> None:
+    found = told(capsys, "invalidate", tier, *named, "--dry-run")
+    assert found["tiers"] == {"disk": covered}
+    assert left(tier) == 10
+    assert told(capsys, "invalidate", tier, *named)["seq"] > 0
+    assert left(tier) == 10 - covered
+
+
+@pytest.mark.parametrize(("named", "covered"), NAMED)
+def test_erase_deletes_what_its_dry_run_counts(
+    tier: str, capsys: pytest.CaptureFixture[str], named: list[str], covered: int
+) -> None:
+    assert told(capsys, "erase", tier, *named, "--dry-run")["tiers"] == {"disk": covered}
+    found = told(capsys, "erase", tier, *named)
+    assert found["finished"]
+    assert found["tiers"] == {"disk": covered}
+    assert left(tier) == 10 - covered
+    assert told(capsys, "erase", tier, *named)["tiers"] == {"disk": 0}
+
+
+def test_people_get_tables(tier: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["invalidate", tier, "--tag", "odd", "--dry-run"]) == Exit.OK
+    assert "would be covered" in capsys.readouterr().out
+    assert run(["invalidate", tier, "--tag", "odd"]) == Exit.OK
+    assert "invalidated, seq" in capsys.readouterr().out
+    journal = str(tmp_path / "journal")
+    assert run(["erase", tier, "--tag", "odd", "--journal", journal]) == Exit.OK
+    assert "tier disk" in capsys.readouterr().out
+
+
+def test_addresses_come_from_the_environment(
+    tier: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMCACHE_TIERS", tier)
+    assert told(capsys, "invalidate", "--tag", "odd", "--dry-run")["tiers"] == {"disk": 5}
+
+
+@pytest.mark.parametrize("command", ["invalidate", "erase"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["--tag", ""],
+        ["--tag", "x" * 257],
+        ["--pattern", "*"],
+        ["--label", "/a"],
+        ["--key", "zz"],
+        ["--key", "00"],
+        ["--namespace", ""],
+    ],
+    ids=str,
+)
+def test_bad_input_is_told_and_changes_nothing(
+    tier: str, capsys: pytest.CaptureFixture[str], command: str, wrong: list[str]
+) -> None:
+    assert run([command, tier, *wrong]) == Exit.USAGE
+    assert capsys.readouterr().err
+    assert left(tier) == 10
+
+
+def test_a_folder_without_a_tier_and_a_tier_that_is_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["invalidate", str(tmp_path), "--tag", "x"]) == Exit.FOUND
+    assert run(["invalidate", "redis://127.0.0.1:1", "--tag", "x"]) == Exit.ENVIRONMENT
+    assert "nothing was invalidated for other processes" in capsys.readouterr().err
+    assert run(["invalidate", "ftp://x", "--tag", "x"]) == Exit.USAGE
