@@ -1,8 +1,8 @@
 """The servers that simulated processes share, and the network between: slow, lossy, cut, answering twice.
 
 A server is the public double `MemoryTier` with what a real one has beside: a clock that steps, outages, and
-for one that acknowledges before it is durable, failovers to an older copy. What does not belong here: when any
-of it happens (`schedule`).
+for one that acknowledges before it is durable, failovers to an older copy. What does not belong here: when
+any of it happens (`schedule`).
 """
 
 from __future__ import annotations
