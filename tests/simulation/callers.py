@@ -100,18 +100,19 @@ class Callers:
         targets = cache._named_targets(
             space,
             keys=[key] if key is not None else [],
-            tags=[name] if kind == "tag" else [],
+            tags=[name] if kind in ("tag", "erase") else [],
             labels=[name] if kind == "label" else [],
             versions=[name] if kind == "version" else [],
         )
         number = cache._namespace_id(space)
+        rules = [cache._lookup._wire.rule(space, name)] if kind == "pattern" else []
         each = oracle.invalidating(
             by,
             space,
-            "key" if kind == "delete" else kind,
+            {"delete": "key", "erase": "tag"}.get(kind, kind),
             name,
             number,
-            targets or [number],
+            rules if kind == "pattern" else targets or [number],
             self.loop.now,
         )
         what: dict[str, Any] = {
@@ -124,6 +125,8 @@ class Callers:
             if kind == "delete":
                 await cache.delete(request, namespace=space)
                 deferred = each.committed_at is None
+            elif kind == "erase":
+                deferred = (await cache.erase(namespace=space, tags=[name])).deferred
             elif kind == "version":
                 deferred = (await cache.bump_version(name, namespace=space)).deferred
             else:

@@ -9,6 +9,8 @@ read either state of the source, so it may be kept.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -73,7 +75,7 @@ class Invalidated:
     kind: str
     name: Any
     space: int
-    targets: frozenset[int]
+    targets: frozenset[int | bytes]
     step: int
     time: float
     acknowledged: int | None = None
@@ -99,12 +101,29 @@ class Invalidated:
             return bool(computation.request == self.name)
         if self.kind == "tag":
             return self.name in computation.tags
+        if self.kind == "pattern":
+            return computation.label is not None and matches(self.name, computation.label)
         if self.kind == "label":
             label = computation.label
             return label is not None and (
                 label == self.name or (self.name.endswith("/") and label.startswith(self.name))
             )
         return self.kind == "namespace" or self.name in computation.depends_on
+
+
+def matches(pattern: str, label: str) -> bool:
+    """Whether a label matches a pattern, read literally: `?`, `*` within a part, `**` for any parts."""
+    parts = (
+        "(?:[^/]+/)*"
+        if part == "**/"
+        else "[^/]*"
+        if part == "*"
+        else "[^/]"
+        if part == "?"
+        else re.escape(part)
+        for part in re.split(r"(\*\*/|\*|\?)", pattern)
+    )
+    return re.fullmatch("".join(parts), label) is not None
 
 
 def _host(process: str) -> str:
@@ -173,7 +192,14 @@ class Oracle:
         self.note(f"computed {computation.number}{'' if complete else ' (not to be stored)'}")
 
     def invalidating(
-        self, process: str, namespace: str, kind: str, name: Any, space: int, targets: list[int], now: float
+        self,
+        process: str,
+        namespace: str,
+        kind: str,
+        name: Any,
+        space: int,
+        targets: Iterable[int | bytes],
+        now: float,
     ) -> Invalidated:
         invalidated = Invalidated(process, namespace, kind, name, space, frozenset(targets), self.next(), now)
         self.invalidated.append(invalidated)
@@ -187,7 +213,7 @@ class Oracle:
             f"{now:.4f} acknowledged {invalidated.kind} {invalidated.name}{' deferred' if deferred else ''}"
         )
 
-    def committed(self, process: str, space: int, targets: frozenset[int], now: float) -> None:
+    def committed(self, process: str, space: int, targets: frozenset[int | bytes], now: float) -> None:
         """The authority raised these markers for a process."""
         for each in self.invalidated:
             if (

@@ -18,6 +18,8 @@ REQUESTS = 2
 TAGS = ("a", "b")
 LABELS = ("x/1", "x/2", "y")
 VERSIONS = ("v",)
+PATTERNS = ("x/*", "*/1", "?/2", "**/2")
+KINDS = ("key", "key", "tag", "tag", "label", "pattern", "namespace", "version", "delete", "erase", "expire")
 SCHEDULES = 12
 """Schedules of a session."""
 
@@ -130,11 +132,13 @@ def _set(chance: random.Random, after: float, process: int) -> Operation:
 
 
 def _invalidation(chance: random.Random, after: float, process: int) -> Operation:
-    kind = chance.choice(("key", "key", "tag", "tag", "label", "namespace", "version", "delete", "expire"))
+    kind = chance.choice(KINDS)
     name: Any = None
     if kind in ("key", "delete", "expire"):
         name = chance.randrange(REQUESTS)
-    elif kind == "tag":
+    elif kind == "pattern":
+        name = chance.choice(PATTERNS)
+    elif kind in ("tag", "erase"):
         name = chance.choice(TAGS)
     elif kind == "label":
         name = chance.choice(("x/", "x/1", "y"))

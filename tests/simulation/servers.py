@@ -166,7 +166,7 @@ class Link:
         self.is_dead = False
         self.synced: Callable[[float], None] = lambda sent: None
         """Told of each answer to `changes`: when it was asked for."""
-        self.committed: Callable[[int, frozenset[int]], None] = lambda space, targets: None
+        self.committed: Callable[[int, frozenset[int | bytes]], None] = lambda space, targets: None
         """Told of each invalidation that the server executes."""
         self._known: dict[int, tuple[int, int]] = {}
         self._pending: dict[asyncio.Future[Any], None] = {}
@@ -251,7 +251,7 @@ class Link:
                 server.look_back(space, self._known.get(space, (0, 0)))
         elif operation == "raise_markers":
             server.look_back(arguments[0], self._known.get(arguments[0], (0, 0)))
-            self.committed(arguments[0], frozenset(arguments[1]))
+            self.committed(arguments[0], frozenset((*arguments[1], *arguments[2])))
         return server.apply(operation, arguments)
 
     def _repeat(self, operation: str, arguments: tuple[Any, ...]) -> None:

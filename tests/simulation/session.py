@@ -209,7 +209,7 @@ class Session:
                 self.oracle.violated("I3", f"{len(lost)} calls did not end")
                 return
         await self._probe(space)
-        if self.world.durability != "memory" and not self.oracle.violations:
+        if self.world.durability != "memory" and self.world.ttl > PATIENCE and not self.oracle.violations:
             await self._check_durable(space)
         await self._await_delivery()
         if not self.oracle.violations and self.chance.random() < 0.15:
