@@ -15,7 +15,7 @@ import pytest
 from tests.simulation.bugs import BUGS
 from tests.simulation.oracle import Oracle
 from tests.simulation.runs import explain, run_session, schedules_of
-from tests.simulation.schedule import SCHEDULES, world_of
+from tests.simulation.schedule import SCHEDULES, Operation, World, world_of
 from tests.simulation.session import play
 from tests.simulation.shrink import shrink
 
@@ -101,6 +101,34 @@ def test_a_replay_tells_what_happened() -> None:
 
 def test_what_a_session_runs_is_counted() -> None:
     assert run_session(0).schedules == len(schedules_of(0)) == SCHEDULES
+
+
+def test_who_comes_when_a_stale_answer_was_invalidated_waits_for_no_flight_that_gave_it() -> None:
+    # Once a recursion without end: the flight computes on, has answered already, and is not superseded.
+    world = World(
+        processes=2,
+        layout="redis",
+        ttl=3.0,
+        stale=3.0,
+        lease_wait=0.0,
+        lease=2.0,
+        durability="memory",
+        strict=False,
+        crashes=False,
+        shuffled=False,
+        delay=0.002,
+        skews=(0, 4_000_000, 0, 0, 0, 0),
+    )
+    run = [
+        Operation(0.0, "call", 0, (("request", 1), ("tags", ("b",)), ("seconds", 0.0), ("outcome", "good"))),
+        Operation(0.1, "call", 1, (("request", 1), ("seconds", 0.3), ("outcome", "good"))),
+        Operation(0.1, "invalidate", 0, (("kind", "tag"), ("name", "b"))),
+        Operation(0.1, "call", 1, (("request", 1), ("seconds", 0.0), ("outcome", "good"))),
+    ]
+    trace: list[str] = []
+
+    assert play(0, world, {0: run}, trace=trace) == (1, None)
+    assert any("stale" in line for line in trace)
 
 
 def oracle() -> Oracle:
