@@ -220,15 +220,15 @@ class Oracle:
                 each.committed_at is None
                 and (each.process == process or (each.deferred and _host(each.process) == _host(process)))
                 and each.space == space
-                and each.targets <= targets
+                and (each.targets <= targets or space in targets)
             ):
                 each.committed_at = now
                 self.note(f"{now:.4f} committed {each.kind} {each.name}")
 
-    def synced(self, process: str, sent: float, now: float) -> None:
-        """A process has the answer of the authority to a question it sent then."""
+    def synced(self, process: str, spaces: frozenset[int], sent: float, now: float) -> None:
+        """A process has the answer of the authority to a question about namespaces that it sent then."""
         for each in self.invalidated:
-            if each.committed_at is not None and each.committed_at < sent and not each.lost:
+            if (each.committed_at or NEVER) < sent and each.space in spaces and not each.lost:
                 each.heard.setdefault(process, now + SLACK)
 
     def failed_over(self, copied: float) -> None:
@@ -283,11 +283,7 @@ class Oracle:
             return
         if result.status in ("hit", "stale"):
             self._check_life(process, computation, result, clock, f"{process} got {text} ({result.status})")
-        if (
-            result.status == "joined"
-            and computation.process == process
-            and (computation.ended or 0) > started
-        ):
+        if result.status == "joined" and result.tier is None and (computation.ended or 0) > started:
             # A caller that joins brings its tags.
             computation.tags.update(tags)
         self._check_validity(process, computation, result, started, started_at)

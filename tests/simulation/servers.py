@@ -164,8 +164,8 @@ class Link:
         self.server, self.path = server, path
         self.name = server.name
         self.is_dead = False
-        self.synced: Callable[[float], None] = lambda sent: None
-        """Told of each answer to `changes`: when it was asked for."""
+        self.synced: Callable[[frozenset[int], float], None] = lambda spaces, sent: None
+        """Told of each answer to `changes`: about which namespaces, and when it was asked for."""
         self.committed: Callable[[int, frozenset[int | bytes]], None] = lambda space, targets: None
         """Told of each invalidation that the server executes."""
         self._known: dict[int, tuple[int, int]] = {}
@@ -263,7 +263,7 @@ class Link:
             for (space, *_), changes in zip(arguments[0], result, strict=True):
                 self._known[space] = changes.epoch, changes.seq
             if self.server.loop.now - sent < PATIENCE:
-                self.synced(sent)
+                self.synced(frozenset(each[0] for each in arguments[0]), sent)
         elif operation == "raise_markers":
             self._known[arguments[0]] = result.epoch, result.seq
 

@@ -80,7 +80,7 @@ class Session:
         if "postgres" in self.servers:
             link("postgres", everything, follows=len(self.servers) == 1, tells=False)
         name = process.name
-        made[-1].synced = lambda sent: self.oracle.synced(name, sent, self.loop.now)
+        made[-1].synced = lambda spaces, sent: self.oracle.synced(name, spaces, sent, self.loop.now)
         made[-1].committed = lambda space, targets: self.oracle.committed(name, space, targets, self.loop.now)
         return made
 
