@@ -42,7 +42,7 @@ class Known:
     left: list[int] = field(default_factory=list)
     """Epochs that were given up for another. What comes of them is late, or of a store that went back."""
     over: int = 0
-    """An epoch that the authority is in and should not be: one that was left, or one whose clock went back."""
+    """An epoch that the authority should not be in: one that was left, or whose clock went back."""
     rules: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     """By what authorities know it: pattern and seq of each rule."""
     most_rules: int = MAX_RULES // 2

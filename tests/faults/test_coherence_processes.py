@@ -95,11 +95,11 @@ def check(total: Counter[str], operations: int) -> None:
     assert (total["own"], total["late"]) == (0, 0)
 
 
+SHORT = pytest.param(16_000, marks=pytest.mark.timeout(300))
 LONG = pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("operations", [16_000, LONG])
+@pytest.mark.parametrize("operations", [SHORT, LONG])
 async def test_over_redis(
     redis_server: RedisServer, redis_prefix: str, tmp_path: Path, operations: int
 ) -> None:
@@ -108,8 +108,7 @@ async def test_over_redis(
         check(await run([proxy], [url], tmp_path, operations), operations)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("operations", [16_000, LONG])
+@pytest.mark.parametrize("operations", [SHORT, LONG])
 async def test_over_redis_and_postgres(
     redis_server: RedisServer,
     redis_prefix: str,
