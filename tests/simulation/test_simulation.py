@@ -131,6 +131,39 @@ def test_who_comes_when_a_stale_answer_was_invalidated_waits_for_no_flight_that_
     assert any("stale" in line for line in trace)
 
 
+def test_a_late_answer_of_a_life_that_is_over_stops_no_process_from_asking() -> None:
+    # At a failover the last answer of the old life comes after the first of the new one. Once what was deferred
+    # then was told in vain for ever, and nothing else was asked.
+    world = World(
+        processes=1,
+        layout="redis",
+        ttl=3600.0,
+        stale=0.0,
+        lease_wait=0.0,
+        lease=2.0,
+        durability="memory",
+        strict=False,
+        crashes=False,
+        shuffled=False,
+        delay=0.02,
+        skews=(0, 0, 0, 0, 0, 0),
+    )
+    run = [
+        Operation(0.0, "invalidate", 0, (("kind", "key"), ("name", 0))),
+        Operation(0.0, "copy", 0),
+        Operation(0.001, "invalidate", 0, (("kind", "tag"), ("name", "a"))),
+        Operation(0.0, "failover", 0),
+        Operation(0.001, "invalidate", 0, (("kind", "namespace"), ("name", None))),
+    ]
+    deferred = 0
+    for seed in range(100):
+        trace: list[str] = []
+        assert play(seed, world, {0: run}, trace=trace) == (1, None)
+        deferred += any("deferred" in line for line in trace)
+
+    assert deferred > 1
+
+
 def oracle() -> Oracle:
     return Oracle(ttl=3600.0, stale=0.0, lease=2.0, journalled=False)
 
