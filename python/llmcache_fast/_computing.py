@@ -124,8 +124,11 @@ class Computing:
             if refusal is not None:
                 self.counts["negative"] += 1
                 raise refusal
-        if flight is not None and not options.refresh and not flight.streamed and not self._outlived(flight):
-            self._storing.add_targets(flight, options)
+        if (
+            flight is not None
+            and not (options.refresh or flight.streamed or self._outlived(flight))
+            and self._storing.add_targets(flight, options)
+        ):
             self._flights.joined()
             status: Status | None = "joined"
         elif options.only_if_cached:

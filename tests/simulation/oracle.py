@@ -363,13 +363,12 @@ class Oracle:
         ):
             return  # a snap may lag, so what others invalidated shortly before may count as after
         if number is None and any(
-            each.names(later)
-            for later in self.computations.values()
-            if (later.namespace, later.request) == (namespace, request)
-            and (later.ended or NEVER) > newest.step
+            each.names(other)
+            for other in self.computations.values()
+            if (other.namespace, other.request) == (namespace, request)
             for each in self.invalidated
         ):
-            return  # what took its place was invalidated, and may be deleted
+            return  # what may have taken its place was invalidated, and may be deleted
         if number is None:
             self.violated("I8", f"{newest.value} was acknowledged as durable and is gone")
             return

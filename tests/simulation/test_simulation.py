@@ -131,6 +131,33 @@ def test_who_comes_when_a_stale_answer_was_invalidated_waits_for_no_flight_that_
     assert any("stale" in line for line in trace)
 
 
+def test_who_brings_a_tag_that_was_invalidated_while_the_authority_was_away_joins_no_older_flight() -> None:
+    # What is deferred moves no clock, so the clock does not tell which of the two was first.
+    world = World(
+        processes=1,
+        layout="redis",
+        ttl=3600.0,
+        stale=0.0,
+        lease_wait=0.0,
+        lease=2.0,
+        durability="memory",
+        strict=False,
+        crashes=False,
+        shuffled=False,
+        delay=0.0,
+        skews=(0, 0, 0, 0, 0, 0),
+    )
+    call = (("request", 1), ("seconds", 0.05), ("outcome", "good"))
+    run = [
+        Operation(0.01, "call", 0, call),
+        Operation(0.001, "cut", 0, (("server", 0),)),
+        Operation(0.001, "invalidate", 0, (("kind", "tag"), ("name", "b"))),
+        Operation(0.01, "call", 0, (*call, ("tags", ("b",)))),
+    ]
+
+    assert all(play(seed, world, {0: run})[1] is None for seed in range(20))
+
+
 def test_a_late_answer_of_a_life_that_is_over_stops_no_process_from_asking() -> None:
     # At a failover the last answer of the old life comes after the first of the new one. Once what was
     # deferred then was told in vain for ever, and nothing was told or asked of any other namespace.
