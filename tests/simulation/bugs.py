@@ -167,7 +167,8 @@ def _deferred_by_local_clock() -> AbstractContextManager[Any]:
 
     def add(self: Untold, engine: Any, known: Any, targets: Any, patterns: Any) -> None:
         self._targets |= set(targets)
-        engine._raise(known.space, list(targets))
+        self._patterns |= set(patterns)
+        engine._raise(known.space, list(targets), rules=list(patterns))
 
     def told(self: Untold, engine: Any, known: Any, seq: int) -> None:
         engine._raise(known.space, list(self._under_way[0]), seq)
@@ -193,6 +194,7 @@ def _deferred_not_hidden() -> Iterator[None]:
 
     def add(self: Untold, engine: Any, known: Any, targets: Any, patterns: Any) -> None:
         self._targets |= set(targets)
+        self._patterns |= set(patterns)
 
     with mock.patch.object(Untold, "add", add):
         yield
