@@ -124,11 +124,8 @@ class Computing:
             if refusal is not None:
                 self.counts["negative"] += 1
                 raise refusal
-        if (
-            flight is not None
-            and not (options.refresh or flight.streamed or self._outlived(flight))
-            and self._storing.add_targets(flight, options)
-        ):
+        joinable = flight and not (options.refresh or flight.streamed or self._outlived(flight))
+        if flight is not None and joinable and self._storing.add_targets(flight, options):
             self._flights.joined()
             status: Status | None = "joined"
         elif options.only_if_cached:
