@@ -28,7 +28,11 @@ def schedules_of(seed: int, count: int = SCHEDULES) -> Run:
 
 def run_session(seed: int) -> Result:
     """Run the schedules of a session."""
-    ran, violation = play(seed, world_of(seed), schedules_of(seed))
+    try:
+        ran, violation = play(seed, world_of(seed), schedules_of(seed))
+    except Exception as error:
+        # A task of a cache failed, and the cache with it.
+        return Result(seed, 0, f"I6: a cache ended: {error!r}")
     return Result(seed, ran, None if violation is None else str(violation))
 
 
