@@ -20,7 +20,7 @@ LOCKED := $(if $(CI),--locked)
 # One interpreter for maturin, clippy and tests: pyo3 is not compiled anew for each of them.
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 
-.PHONY: help demo test test-core test-python test-long fuzz soak valgrind bench lint docs clean build dev system constraints
+.PHONY: help demo test test-core test-python test-long fuzz simulate soak valgrind bench lint docs clean build dev system constraints
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -85,6 +85,10 @@ FUZZ_SECONDS ?= 60
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) each
 	@.ci/check-tools >/dev/null
 	FUZZ_SECONDS=$(FUZZ_SECONDS) .ci/fuzz
+
+SCHEDULES ?= 100000
+simulate: dev ## SCHEDULES (100000) simulated schedules of processes, faults and crashes (docs/explanation/simulation.md)
+	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) $(SIMULATION_ARGS)
 
 SOAK_SECONDS ?= 600
 soak: dev system ## the tests that run as long as they are told: SOAK_SECONDS (600)

@@ -124,8 +124,8 @@ class Computing:
             if refusal is not None:
                 self.counts["negative"] += 1
                 raise refusal
-        if flight is not None and not options.refresh and not flight.streamed and not self._outlived(flight):
-            self._storing.add_targets(flight, options)
+        joinable = flight and not (options.refresh or flight.streamed or self._outlived(flight))
+        if flight is not None and joinable and self._storing.add_targets(flight, options):
             self._flights.joined()
             status: Status | None = "joined"
         elif options.only_if_cached:
@@ -155,10 +155,11 @@ class Computing:
         return not self._lookup.is_valid(entry)
 
     def _outlived(self, flight: Flight) -> bool:
-        """Whether a flight gave its waiters a stale value that is gone by now, and computes on."""
+        """Whether a flight gave its waiters a stale value that is gone or invalid by now, and computes on."""
         if not isinstance(flight.value, Landing) or flight.value.entry is None:
             return False
-        return self._clock() >= flight.value.entry.stale_until
+        entry = flight.value.entry
+        return self._clock() >= entry.stale_until or not self._lookup.is_valid(entry)
 
     async def found(self, key: bytes, namespace: str, options: CallOptions) -> Answer | None:
         """What any tier holds, fresh or stale, without computing."""

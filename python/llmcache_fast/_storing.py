@@ -78,10 +78,11 @@ class Storing:
             namespace, key, list(options.tags), options.label, list(options.depends_on)
         )
 
-    def add_targets(self, flight: Flight, options: CallOptions) -> None:
+    def add_targets(self, flight: Flight, options: CallOptions) -> bool:
         """A caller that joins brings its own tags and versions: the entry must go with any of them.
 
-        An entry has one label, that of the caller who started its flight.
+        False: one of them was invalidated, and the authority could not be told yet, so nobody can say whether
+        the flight began before. An entry has one label, that of the caller who started its flight.
         """
         tags = tuple(tag for tag in options.tags if tag not in flight.tags)
         versions = tuple(name for name in options.depends_on if name not in flight.depends_on)
@@ -90,6 +91,9 @@ class Storing:
             flight.depends_on += versions
             named = self._engine._named_targets(flight.namespace, tags=list(tags), versions=list(versions))
             flight.targets.update(named)
+            # What starts now is not covered by any marker, only by what is deferred.
+            return self._engine._valid(flight.space, *self._engine._stamp(flight.space), named)
+        return True
 
     def keep(
         self,

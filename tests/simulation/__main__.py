@@ -3,70 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import NamedTuple
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.oracle import Violation
-from tests.simulation.schedule import SCHEDULES, schedule_of, world_of
-from tests.simulation.session import play
-from tests.simulation.shrink import Run, shrink
-
-
-class Result(NamedTuple):
-    """What came of a session."""
-
-    seed: int
-    schedules: int
-    violation: str | None
-
-
-def schedules_of(seed: int, count: int = SCHEDULES) -> Run:
-    """The first `count` schedules of a session."""
-    world = world_of(seed)
-    return {number: schedule_of(seed, number, world) for number in range(count)}
-
-
-def run_session(seed: int) -> Result:
-    """Run the schedules of a session."""
-    ran, violation = play(seed, world_of(seed), schedules_of(seed))
-    return Result(seed, ran, None if violation is None else str(violation))
-
-
-def run_sessions(first: int, count: int, workers: int) -> Iterator[Result]:
-    """Run sessions one after another, in so many processes at once; in no order."""
-    seeds = range(first, first + count)
-    if workers <= 1:
-        yield from map(run_session, seeds)
-        return
-    # Started anew: a fork would take over whatever the parent runs.
-    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=2000) as pool:
-        yield from pool.imap_unordered(run_session, seeds, chunksize=8)
-
-
-def explain(seed: int, *, short: bool = True) -> str | None:
-    """A failing session, shrunk, step by step; None if it does not fail."""
-    world, run = world_of(seed), schedules_of(seed)
-    ran, violation = play(seed, world, run)
-    if violation is None:
-        return None
-    run = {number: run[number] for number in sorted(run)[:ran]}
-    if short:
-        run, violation = shrink(seed, world, run, violation)
-    trace: list[str] = []
-    again: Violation | None = play(seed, world, run, trace=trace)[1]
-    lines = [f"seed {seed}: {violation}", f"world: {world}"]
-    for number, operations in run.items():
-        lines += [f"schedule {number}:", *(f"  {operation}" for operation in operations)]
-    lines += ["what happened:", *(f"  {line}" for line in trace)]
-    if again is None:
-        lines.append("it did not happen again: something in the run is not decided by the seed")
-    return "\n".join(lines)
+from tests.simulation.runs import explain, run_sessions
+from tests.simulation.schedule import SCHEDULES
 
 
 def main() -> int:

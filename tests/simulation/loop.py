@@ -1,7 +1,7 @@
 """An event loop whose time is a number: it jumps to the next timer, and nothing in it depends on the machine.
 
-What belongs here: time, the order of what is ready, and sources of chance and of order that the package or its
-libraries take from the system. What does not: what happens in the loop (`session`).
+What belongs here: time, the order of what is ready, and what else of chance and of order is taken from the
+system. What does not: what happens in the loop (`session`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from llmcache_fast.actors.flight import Flight
 from llmcache_fast.tiers import guarded
 from llmcache_fast.tiers.detached import Detached
 
-
 ROUNDS = 200
 """Rounds of the loop in one instant, after which each takes `ROUND` seconds."""
 ROUND = 0.001
+LATE = 1e-6
+"""Seconds by which timers are late."""
 DISK = 0.002
 """Seconds that a disk takes to sync."""
 
@@ -56,7 +57,8 @@ class _Time:
         self._rounds += 1
         if timeout > 0:
             self._rounds = 0
-            loop.move(loop._scheduled[0]._when)
+            # Never quite on time, or who waits for what rounding has left over waits for ever.
+            loop.move(loop._scheduled[0]._when + LATE)
         elif self._rounds > ROUNDS:
             # Rounds take time: what asks again on each of them until a timer ends it would stop the world.
             loop.move(loop.now + ROUND)
@@ -77,18 +79,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     _clock_resolution: float
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.now = 0.0
         self.moved: Callable[[float], None] = lambda now: None
         self.shuffle: Callable[[Any], None] | None = None
         self._selector = _Time(self)
         self._clock_resolution = 1e-9
         self._numbers = itertools.count(1)
-        self.set_task_factory(self._make_task)
+        self.set_task_factory(self._make_task)  # type: ignore[arg-type]
 
-    def _make_task(
-        self, loop: Any, coroutine: Coroutine[Any, Any, Any], **options: Any
-    ) -> SimulatedTask:
+    def _make_task(self, loop: Any, coroutine: Coroutine[Any, Any, Any], **options: Any) -> SimulatedTask:
         task = SimulatedTask(coroutine, loop=loop, **options)
         task.number = next(self._numbers)
         return task

@@ -1,6 +1,6 @@
 """What the cache promised, checked: the invariants I1 to I9 of docs/explanation/semantics.md.
 
-The oracle knows what was computed, from when, and what was invalidated, when, and who must know of it. It looks
+The oracle knows what was computed, from when, what was invalidated, when, and who must know of it. It looks
 at what callers get and at nothing inside the cache.
 
 *Stale* means: the computation began before the invalidation was asked for. One that began in between may have
@@ -9,8 +9,10 @@ read either state of the source, so it may be kept.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmcache_fast import CacheResult
 
@@ -21,12 +23,14 @@ SLACK = 0.001
 NEVER = 1 << 62
 
 
-class Violation(Exception):
-    """A promise was broken: `invariant` names it."""
+class Violation(NamedTuple):
+    """A promise was broken."""
 
-    def __init__(self, invariant: str, text: str) -> None:
-        super().__init__(f"{invariant}: {text}")
-        self.invariant = invariant
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
 
 
 @dataclass(slots=True, eq=False)
@@ -44,8 +48,8 @@ class Computation:
     time: float
     ended: int | None = None
     stamped: int | None = None
-    """Of a value given to `set`: the step at its return. Of two calls that run at once either may be the first,
-    so an invalidation that was asked for meanwhile may count as before it."""
+    """Of a value given to `set`: the step at its return. Of two calls that run at once either may be the
+    first, so an invalidation that was asked for meanwhile may count as before it."""
     created: int = 0
     """By the clock of its process, in microseconds."""
     window: float = 1000.0
@@ -71,7 +75,7 @@ class Invalidated:
     kind: str
     name: Any
     space: int
-    targets: frozenset[int]
+    targets: frozenset[int | bytes]
     step: int
     time: float
     acknowledged: int | None = None
@@ -97,12 +101,29 @@ class Invalidated:
             return bool(computation.request == self.name)
         if self.kind == "tag":
             return self.name in computation.tags
+        if self.kind == "pattern":
+            return computation.label is not None and matches(self.name, computation.label)
         if self.kind == "label":
             label = computation.label
             return label is not None and (
                 label == self.name or (self.name.endswith("/") and label.startswith(self.name))
             )
         return self.kind == "namespace" or self.name in computation.depends_on
+
+
+def matches(pattern: str, label: str) -> bool:
+    """Whether a label matches a pattern, read literally: `?`, `*` within a part, `**` for any parts."""
+    parts = (
+        "(?:[^/]+/)*"
+        if part == "**/"
+        else "[^/]*"
+        if part == "*"
+        else "[^/]"
+        if part == "?"
+        else re.escape(part)
+        for part in re.split(r"(\*\*/|\*|\?)", pattern)
+    )
+    return re.fullmatch("".join(parts), label) is not None
 
 
 def _host(process: str) -> str:
@@ -171,11 +192,16 @@ class Oracle:
         self.note(f"computed {computation.number}{'' if complete else ' (not to be stored)'}")
 
     def invalidating(
-        self, process: str, namespace: str, kind: str, name: Any, space: int, targets: list[int], now: float
+        self,
+        process: str,
+        namespace: str,
+        kind: str,
+        name: Any,
+        space: int,
+        targets: Iterable[int | bytes],
+        now: float,
     ) -> Invalidated:
-        invalidated = Invalidated(
-            process, namespace, kind, name, space, frozenset(targets), self.next(), now
-        )
+        invalidated = Invalidated(process, namespace, kind, name, space, frozenset(targets), self.next(), now)
         self.invalidated.append(invalidated)
         self.note(f"{now:.4f} {process} invalidates {kind} {name} of {namespace}")
         return invalidated
@@ -183,24 +209,26 @@ class Oracle:
     def acknowledge(self, invalidated: Invalidated, now: float, *, deferred: bool) -> None:
         invalidated.acknowledged, invalidated.acknowledged_at = self.next(), now
         invalidated.deferred = deferred
-        self.note(f"{now:.4f} acknowledged {invalidated.kind} {invalidated.name}{' deferred' if deferred else ''}")
+        self.note(
+            f"{now:.4f} acknowledged {invalidated.kind} {invalidated.name}{' deferred' if deferred else ''}"
+        )
 
-    def committed(self, process: str, space: int, targets: frozenset[int], now: float) -> None:
+    def committed(self, process: str, space: int, targets: frozenset[int | bytes], now: float) -> None:
         """The authority raised these markers for a process."""
         for each in self.invalidated:
             if (
                 each.committed_at is None
                 and (each.process == process or (each.deferred and _host(each.process) == _host(process)))
                 and each.space == space
-                and each.targets <= targets
+                and (each.targets <= targets or space in targets)
             ):
                 each.committed_at = now
                 self.note(f"{now:.4f} committed {each.kind} {each.name}")
 
-    def synced(self, process: str, sent: float, now: float) -> None:
-        """A process has the answer of the authority to a question it sent then."""
+    def synced(self, process: str, spaces: frozenset[int], sent: float, now: float) -> None:
+        """A process has the answer of the authority to a question about namespaces that it sent then."""
         for each in self.invalidated:
-            if each.committed_at is not None and each.committed_at < sent and not each.lost:
+            if (each.committed_at or NEVER) < sent and each.space in spaces and not each.lost:
                 each.heard.setdefault(process, now + SLACK)
 
     def failed_over(self, copied: float) -> None:
@@ -255,7 +283,7 @@ class Oracle:
             return
         if result.status in ("hit", "stale"):
             self._check_life(process, computation, result, clock, f"{process} got {text} ({result.status})")
-        if result.status == "joined" and computation.process == process and (computation.ended or 0) > started:
+        if result.status == "joined" and result.tier is None and (computation.ended or 0) > started:
             # A caller that joins brings its tags.
             computation.tags.update(tags)
         self._check_validity(process, computation, result, started, started_at)
@@ -303,7 +331,7 @@ class Oracle:
             self.violated("I4", f"{process} runs {flights} flights of {namespace}/{request}")
 
     def undelivered(self, living: list[str], *, kept: bool) -> list[Invalidated]:
-        """What was answered `deferred` by processes that live, or whose journal does, and is not delivered."""
+        """What processes that live, or whose journal does, answered `deferred` and have not delivered."""
         return [
             each
             for each in self.invalidated
@@ -328,10 +356,19 @@ class Oracle:
         newest = max(written, key=lambda each: each.durable or 0)
         if newest.undone or any(
             each.names(newest)
-            and (each.process != newest.process or each.deferred or (each.acknowledged or NEVER) > newest.step)
+            and (
+                each.process != newest.process or each.deferred or (each.acknowledged or NEVER) > newest.step
+            )
             for each in self.invalidated
         ):
             return  # a snap may lag, so what others invalidated shortly before may count as after
+        if number is None and any(
+            each.names(other)
+            for other in self.computations.values()
+            if (other.namespace, other.request) == (namespace, request)
+            for each in self.invalidated
+        ):
+            return  # what may have taken its place was invalidated, and may be deleted
         if number is None:
             self.violated("I8", f"{newest.value} was acknowledged as durable and is gone")
             return

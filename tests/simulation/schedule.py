@@ -1,9 +1,9 @@
 """What happens in a world, as data: drawn from a seed, printed for a replay, shortened by `shrink`.
 
 A *session* is one world: its processes, servers and options. A *schedule* is one sequence of operations and
-faults in a namespace of its own, drawn from a seed of its own, with its own checks; a session runs some of them
-one after another, because opening caches costs more than running a schedule. What does not belong here: what
-the operations do (`session`).
+faults in a namespace of its own, drawn from a seed of its own, with its own checks; a session runs some of
+them one after another, because opening caches costs more than running a schedule. What does not belong here:
+what the operations do (`session`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ REQUESTS = 2
 TAGS = ("a", "b")
 LABELS = ("x/1", "x/2", "y")
 VERSIONS = ("v",)
+PATTERNS = ("x/*", "*/1", "?/2", "**/2")
+KINDS = ("key", "key", "tag", "tag", "label", "pattern", "namespace", "version", "delete", "erase", "expire")
 SCHEDULES = 12
 """Schedules of a session."""
 
@@ -126,17 +128,17 @@ def _call(chance: random.Random, after: float, process: int) -> Operation:
 
 
 def _set(chance: random.Random, after: float, process: int) -> Operation:
-    return Operation(
-        after, "set", process, _options(request=chance.randrange(REQUESTS), **_names(chance))
-    )
+    return Operation(after, "set", process, _options(request=chance.randrange(REQUESTS), **_names(chance)))
 
 
 def _invalidation(chance: random.Random, after: float, process: int) -> Operation:
-    kind = chance.choice(("key", "key", "tag", "tag", "label", "namespace", "version", "delete", "expire"))
+    kind = chance.choice(KINDS)
     name: Any = None
     if kind in ("key", "delete", "expire"):
         name = chance.randrange(REQUESTS)
-    elif kind == "tag":
+    elif kind == "pattern":
+        name = chance.choice(PATTERNS)
+    elif kind in ("tag", "erase"):
         name = chance.choice(TAGS)
     elif kind == "label":
         name = chance.choice(("x/", "x/1", "y"))
@@ -149,7 +151,20 @@ def _fault(chance: random.Random, after: float, process: int, world: World) -> l
     if world.crashes and chance.random() < 0.5:
         return _crash(chance, after, process, world)
     kind = chance.choice(
-        ("outage", "cut", "cut", "slow", "lose", "double", "deafen", "deafen", "step", "swap", "copy", "failover")
+        (
+            "outage",
+            "cut",
+            "cut",
+            "slow",
+            "lose",
+            "double",
+            "deafen",
+            "deafen",
+            "step",
+            "swap",
+            "copy",
+            "failover",
+        )
     )
     if kind == "step":
         step = chance.choice((-3600.0, -2.0, -0.5, 0.5, 2.0))
@@ -171,7 +186,7 @@ def _fault(chance: random.Random, after: float, process: int, world: World) -> l
 
 
 def _isolation(chance: random.Random, after: float, process: int, world: World) -> list[Operation]:
-    """Longer than the lease, a process cannot reach the servers while others invalidate; its clock may step."""
+    """For longer than the lease, a process cannot reach the servers while others invalidate."""
     cut = [Operation(after, "cut", process, (("server", server),)) for server in (0, 1)]
     operations = [*cut, _invalidation(chance, 0.01, chance.randrange(world.processes))]
     if chance.random() < 0.5:

@@ -1,8 +1,8 @@
 """The servers that simulated processes share, and the network between: slow, lossy, cut, answering twice.
 
-A server is the public double `MemoryTier` with what a real one has beside: a clock that steps, outages, and for
-one that acknowledges before it is durable, failovers to an older copy. What does not belong here: when any of
-it happens (`schedule`).
+A server is the public double `MemoryTier` with what a real one has beside: a clock that steps, outages, and
+for one that acknowledges before it is durable, failovers to an older copy. What does not belong here: when
+any of it happens (`schedule`).
 """
 
 from __future__ import annotations
@@ -164,9 +164,9 @@ class Link:
         self.server, self.path = server, path
         self.name = server.name
         self.is_dead = False
-        self.synced: Callable[[float], None] = lambda sent: None
-        """Told of each answer to `changes`: when it was asked for."""
-        self.committed: Callable[[int, frozenset[int]], None] = lambda space, targets: None
+        self.synced: Callable[[frozenset[int], float], None] = lambda spaces, sent: None
+        """Told of each answer to `changes`: about which namespaces, and when it was asked for."""
+        self.committed: Callable[[int, frozenset[int | bytes]], None] = lambda space, targets: None
         """Told of each invalidation that the server executes."""
         self._known: dict[int, tuple[int, int]] = {}
         self._pending: dict[asyncio.Future[Any], None] = {}
@@ -251,7 +251,7 @@ class Link:
                 server.look_back(space, self._known.get(space, (0, 0)))
         elif operation == "raise_markers":
             server.look_back(arguments[0], self._known.get(arguments[0], (0, 0)))
-            self.committed(arguments[0], frozenset(arguments[1]))
+            self.committed(arguments[0], frozenset((*arguments[1], *arguments[2])))
         return server.apply(operation, arguments)
 
     def _repeat(self, operation: str, arguments: tuple[Any, ...]) -> None:
@@ -263,13 +263,13 @@ class Link:
             for (space, *_), changes in zip(arguments[0], result, strict=True):
                 self._known[space] = changes.epoch, changes.seq
             if self.server.loop.now - sent < PATIENCE:
-                self.synced(sent)
+                self.synced(frozenset(each[0] for each in arguments[0]), sent)
         elif operation == "raise_markers":
             self._known[arguments[0]] = result.epoch, result.seq
 
     def _of_others(self, result: Any) -> Any:
         """As a connection does that handed one caller another's reply."""
-        others = [record.envelope for record in self.server.records.values()]
+        others = [record.envelope for record in list(self.server.records.values())[-3:]]
         if not others:
             return result
         other = self.path.chance.choice(others)

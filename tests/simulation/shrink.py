@@ -1,7 +1,7 @@
 """Making a failing run short: schedules that are not needed, then operations that are not.
 
-After A. Zeller and R. Hildebrandt, *Simplifying and Isolating Failure-Inducing Input* (2002), at its plainest:
-ever smaller parts are left out for as long as the same promise is broken.
+After A. Zeller and R. Hildebrandt, *Simplifying and Isolating Failure-Inducing Input* (2002), at its
+plainest: ever smaller parts are left out for as long as the same promise is broken.
 """
 
 from __future__ import annotations
@@ -47,12 +47,9 @@ def shrink(seed: int, world: World, run: Run, found: Violation, *, tries: int = 
     run = {number: run[number] for number in before}
     for number in before:
         operations = run[number]
-        kept = reduced(
-            list(range(len(operations))),
-            lambda kept, number=number, operations=operations: {  # type: ignore[misc]
-                **run,
-                number: [operations[at] for at in kept],
-            },
-        )
-        run = {**run, number: [operations[at] for at in kept]}
+
+        def with_only(kept: Sequence[int], run: Run = run, number: int = number) -> Run:
+            return {**run, number: [run[number][at] for at in kept]}
+
+        run = with_only(reduced(list(range(len(operations))), with_only))
     return run, found

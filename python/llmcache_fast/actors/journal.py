@@ -299,7 +299,8 @@ class Journal:
     async def _finish(self, lane: Lane) -> None:
         """Remove an adopted lane when every record is done."""
         try:
-            if lane.replayed and not lane.core.stats()["records"]:
+            # Two may sync at once: the journal's own task, and an erasure.
+            if lane in self.lanes and lane.replayed and not lane.core.stats()["records"]:
                 self.lanes.remove(lane)
                 await self._in_thread(lane.core.close)
         except TierError as error:

@@ -163,8 +163,9 @@ class Ledger:
             # Done when the newer one is: were it done now, a crash could lose both.
             if receipt.number and self.journal is not None and self.journal.is_durable(receipt.number):
                 self.release(receipt)
-            newer.before += [*receipt.before, (receipt, name)]
-            receipt.before = []
+            # Of this tier alone: the newer one may not be on its way into the others.
+            newer.before += [*(pair for pair in receipt.before if pair[1] == name), (receipt, name)]
+            receipt.before = [pair for pair in receipt.before if pair[1] != name]
         else:
             self._end(receipt, name, stored=outcome in ("stored", "superseded"))
 
