@@ -39,6 +39,8 @@ class Known:
     """When that was so at the authority, or later."""
     asked: bool = False
     """Whether the authority was heard at all."""
+    entered: float = -math.inf
+    """When the epoch became known here."""
     left: list[int] = field(default_factory=list)
     """Epochs that were given up for another. What comes of them is late, or of a store that went back."""
     over: int = 0
@@ -69,9 +71,10 @@ class Known:
         self.seq = message.seq
         return "next"
 
-    def raised(self, raised: Raised) -> bool:
-        """Take note of an invalidation that was made here; whether its epoch is the one of now."""
-        if not self.enter(raised.epoch):
+    def raised(self, raised: Raised, sent: float, now: float) -> bool:
+        """Take note of an invalidation that was made here, sent at `sent`; whether its epoch is the one of
+        now."""
+        if not self._enter(raised.epoch, sent, now):
             return False
         if raised.seq > self.seq and self.asked:
             self._compare(raised.prev)
@@ -84,10 +87,10 @@ class Known:
         if prev < self.seq:
             self.over = self.epoch
 
-    def learn(self, changes: Changes, sent: float) -> bool:
+    def learn(self, changes: Changes, sent: float, now: float) -> bool:
         """Take note of all that changed since `epoch` and `seq`, as asked at `sent`. False: it is what an
         earlier epoch was, and says nothing of now."""
-        if not self.enter(changes.epoch):
+        if not self._enter(changes.epoch, sent, now):
             return False
         # A message may have come in between that tells of more.
         self.seq = max(self.seq, changes.seq)
@@ -106,16 +109,19 @@ class Known:
         gone = {self.rules.pop(rule)[0] for rule in rules if rule in self.rules}
         return sorted(gone - {pattern for pattern, _ in self.rules.values()})
 
-    def enter(self, epoch: int) -> bool:
-        """Be in an epoch, leaving the one before; not in one that was left."""
+    def _enter(self, epoch: int, sent: float, now: float) -> bool:
+        """Be in an epoch, leaving the one before; not in one that was left, nor by an answer that is late."""
         if epoch == self.epoch:
             return True
+        if sent < self.entered:
+            return False  # asked before the epoch of now was known: it may be the one before that
         if epoch in self.left:
             self.over = epoch
             return False
         if self.epoch:
             self.left = [*self.left[1 - MAX_LEFT :], self.epoch]
         self.epoch, self.seq, self.as_of, self.asked = epoch, 0, -math.inf, False
+        self.entered = now
         self.rules.clear()
         return True
 

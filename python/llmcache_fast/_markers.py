@@ -248,7 +248,7 @@ class Markers:
 
     def _learn(self, known: Known, asked: Asked, changes: Changes, sent: float) -> bool:
         engine, before = self._engine, (known.epoch, known.seq)
-        if not known.learn(changes, sent):
+        if not known.learn(changes, sent, anyio.current_time()):
             _log.warning("an authority answered with an epoch of the past; its entries are not used")
             return False
         engine._adopt(known.space, changes.epoch, 0)
@@ -318,8 +318,9 @@ class Markers:
         rules = [known.rule(pattern) or self._wire.rule(known.namespace, pattern) for pattern in patterns]
         crowded, forget = self._compact(known, rules)
         tier_targets = self._wire.tier_targets([*targets, *crowded])
+        sent = anyio.current_time()
         raised: Raised = await authority.raise_markers(known.tier_space, tier_targets, rules, forget=forget)
-        if not known.raised(raised):
+        if not known.raised(raised, sent, anyio.current_time()):
             self._ask_soon()
             raise TierError("its clock went back", tier=authority.name, operation="markers", reason="epoch")
         if known.over:

@@ -247,11 +247,15 @@ class Streams:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         flight = None if options.refresh else self._flights.get(key)
         status: Status = "joined"
-        if flight is None or not flight.streamed or flight.attachment.spoiled:
+        if (
+            flight is None
+            or not flight.streamed
+            or flight.attachment.spoiled
+            or not self._storing.add_targets(flight, options)
+        ):
             status = "miss"
             flight = self._start(key, source, namespace, options)
         else:
-            self._storing.add_targets(flight, options)
             self._flights.joined()
             self._computing.counts["joined"] += 1
         return await self._attach(flight, status, options.timeout)

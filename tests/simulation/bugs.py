@@ -111,8 +111,8 @@ def _gap_not_detected() -> AbstractContextManager[Any]:
 def _own_raise_skips_others() -> AbstractContextManager[Any]:
     """An own invalidation is taken to say that all before it is known."""
 
-    def raised(self: Known, raised: Any) -> bool:
-        if not self.enter(raised.epoch):
+    def raised(self: Known, raised: Any, sent: float, now: float) -> bool:
+        if not self._enter(raised.epoch, sent, now):
             return False
         self.seq = max(self.seq, raised.seq)
         return True

@@ -14,7 +14,7 @@ from llmcache_fast.tiers.base import NEVER, Asked, Changes, Message, Raised
 
 def known(epoch: int = 7, seq: int = 10) -> Known:
     made = Known("n", 1, 1)
-    assert made.learn(Changes(epoch, seq, []), 5.0)
+    assert made.learn(Changes(epoch, seq, []), 5.0, 5.0)
     return made
 
 
@@ -55,9 +55,9 @@ def test_before_the_authority_was_heard_a_message_says_nothing() -> None:
 
 def test_an_own_invalidation_moves_it_only_when_nothing_is_missing_before() -> None:
     each = known()
-    assert each.raised(Raised(7, 12, prev=10))
+    assert each.raised(Raised(7, 12, prev=10), 99.0, 99.0)
     assert each.seq == 12
-    assert each.raised(Raised(7, 20, prev=15)), "another process raised 15"
+    assert each.raised(Raised(7, 20, prev=15), 99.0, 99.0), "another process raised 15"
     assert each.seq == 12
     assert each.hear(message(12, 15)) == "next"
 
@@ -65,30 +65,41 @@ def test_an_own_invalidation_moves_it_only_when_nothing_is_missing_before() -> N
 def test_an_answer_that_messages_overtook_takes_nothing_back() -> None:
     each = known()
     each.hear(message(10, 30))
-    assert each.learn(Changes(7, 20, []), 6.0)
+    assert each.learn(Changes(7, 20, []), 6.0, 6.0)
     assert each.seq == 30
     assert each.as_of == 6.0
-    assert each.learn(Changes(7, 20, []), 5.5)
+    assert each.learn(Changes(7, 20, []), 5.5, 5.5)
     assert each.as_of == 6.0
 
 
 def test_an_epoch_that_was_left_is_never_entered_again() -> None:
     each = known()
-    assert each.learn(Changes(8, 2, []), 6.0)
+    assert each.learn(Changes(8, 2, []), 6.0, 6.0)
     assert (each.epoch, each.seq) == (8, 2)
     for _ in range(2):
-        assert not each.learn(Changes(7, 90, []), 7.0)
-        assert not each.raised(Raised(7, 91, prev=90))
+        assert not each.learn(Changes(7, 90, []), 7.0, 7.0)
+        assert not each.raised(Raised(7, 91, prev=90), 99.0, 99.0)
     assert (each.epoch, each.seq, each.as_of) == (8, 2, 6.0)
+
+
+def test_an_answer_that_was_asked_for_before_the_epoch_of_now_is_late() -> None:
+    """A failover while several questions are under way: the new clock's answer may come first."""
+    fresh = Known("n", 1, 1)
+    fresh.learn(Changes(8, 2, []), 3.0, 4.0)
+    assert not fresh.learn(Changes(7, 90, []), 2.0, 5.0)
+    assert not fresh.raised(Raised(7, 91, prev=90), 3.5, 5.0)
+    assert (fresh.epoch, fresh.seq, fresh.left) == (8, 2, [])
+    assert fresh.question() == Asked(1, 8, 2)
+    assert fresh.learn(Changes(9, 3, []), 4.5, 5.0)
 
 
 def test_an_authority_in_an_epoch_of_the_past_is_made_to_begin_a_new_one() -> None:
     each = known()
-    each.learn(Changes(8, 2, []), 6.0)
+    each.learn(Changes(8, 2, []), 6.0, 6.0)
     assert each.question() == Asked(1, 8, 2)
-    each.learn(Changes(7, 90, []), 7.0)
+    each.learn(Changes(7, 90, []), 7.0, 7.0)
     assert each.question() == Asked(1, 7, NEVER)
-    each.learn(Changes(9, 91, []), 8.0)
+    each.learn(Changes(9, 91, []), 8.0, 8.0)
     assert each.question() == Asked(1, 9, 91)
 
 
@@ -99,18 +110,18 @@ def test_a_clock_that_lost_what_was_raised_is_made_to_begin_a_new_epoch(by: str)
     if by == "message":
         assert each.hear(message(8, 20)) == "gap"
     else:
-        assert each.raised(Raised(7, 20, prev=8))
+        assert each.raised(Raised(7, 20, prev=8), 99.0, 99.0)
     assert each.question() == Asked(1, 7, NEVER)
-    each.learn(Changes(7, 20, []), 6.0)
+    each.learn(Changes(7, 20, []), 6.0, 6.0)
     assert each.question() == Asked(1, 7, NEVER), "the answer was to an earlier question"
-    each.learn(Changes(9, 21, []), 7.0)
+    each.learn(Changes(9, 21, []), 7.0, 7.0)
     assert each.question() == Asked(1, 9, 21)
 
 
 def test_in_a_new_epoch_nothing_is_known_until_it_was_asked_for() -> None:
     each = known()
     each.rules[b"rule"] = ("a/*", 9)
-    assert each.raised(Raised(9, 50, prev=40))
+    assert each.raised(Raised(9, 50, prev=40), 99.0, 99.0)
     assert (each.seq, each.as_of, each.rules) == (0, -math.inf, {})
     assert each.hear(message(50, 51, epoch=9)) == "gap"
 
@@ -124,7 +135,7 @@ def test_vouched_for_is_what_was_asked_within_the_lease() -> None:
     other = Known("o", 2, 2)
     all_known.follow(other)
     assert all_known.vouched_until() == -math.inf
-    other.learn(Changes(1, 1, []), 4.0)
+    other.learn(Changes(1, 1, []), 4.0, 4.0)
     assert all_known.vouched_until() == 6.0
 
 
@@ -164,7 +175,7 @@ def test_whatever_is_lost_doubled_or_late_nothing_unknown_is_taken_for_known(see
             case _:
                 since = follower.seq if follower.epoch == 7 else 0
                 told = [(target, seq) for target, seq in markers.items() if seq > since]
-                follower.learn(Changes(7, clock, told), 0.0)
+                follower.learn(Changes(7, clock, told), 0.0, 0.0)
                 seen.update(told)
         known_now = {target: seq for target, seq in markers.items() if seq <= follower.seq}
         assert all(seen.get(target, 0) >= seq for target, seq in known_now.items())
