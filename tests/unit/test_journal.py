@@ -234,6 +234,28 @@ anyio.run(main)
     await two.aclose()
 
 
+async def test_two_may_finish_the_lanes_of_others_at_once(tmp_path: Path) -> None:
+    """The journal's own task, and an erasure: each lane is let go of once."""
+    for number in range(3):
+        other = Journal(tmp_path)
+        await other.open()
+        other.append_nowait(record(number), "disk")
+        await other.sync()
+        await other.aclose()
+    one = Journal(tmp_path)
+    await one.open()
+    for lane in one.adopted:
+        for number, left, _, _ in await one.read(lane):
+            one.done(lane, number, left)
+        lane.replayed = True
+    assert len(one.adopted) == 3
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(one.sync)
+    assert one.adopted == []
+    await one.aclose()
+
+
 async def test_a_full_disk_costs_durability_and_no_acknowledged_record(tmp_path: Path) -> None:
     folder = tmp_path / "small"
     with small_disk(folder, "1m"):

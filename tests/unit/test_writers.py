@@ -408,3 +408,18 @@ async def test_a_journal_without_a_folder_costs_durability_and_nothing_else(tmp_
     assert set(tiers[0].records) == {key(1)}
     with pytest.raises(ValueError, match="needs a journal"):
         Writers("journal")
+
+
+async def test_older_writes_end_in_each_tier_with_the_newest_one_there(tmp_path: Path) -> None:
+    """The newest may be on its way into some of the tiers alone: the others do not wait for it."""
+    tiers = await opened("upper", "lower")
+    async with running(tiers, durability="sync", journal=journal(tmp_path)) as writers:
+        first = writers.put_nowait(record(1, b"first"))
+        writers.put_nowait(record(1, b"second", snap=11))
+        writers.put_nowait(record(1, b"third", snap=12), only=["upper"])
+        with anyio.fail_after(10):
+            assert await writers.kept(first)
+        await writers.flush()
+        await writers.aclose()
+    assert [tier.records[key(1)].envelope for tier in tiers] == [b"third", b"second"]
+    assert not lanes(tmp_path), "all is done: the lane is gone"
