@@ -33,12 +33,31 @@ ROOT = Path(__file__).resolve().parents[2]
 WORDS = b"what only this person ever said"
 
 
-def killed(folder: Path, turn: int, mode: str, tiers: list[str], after: float) -> bytes:
-    """Run a worker and kill it `after` seconds of its erasure; what it said since."""
+def worker(folder: Path, turn: int, mode: str, tiers: list[str]) -> subprocess.Popen[bytes]:
+    """A worker that begins to erase now."""
     command = [sys.executable, "-m", "tests.faults.erase_worker", str(folder), str(turn), mode, *tiers]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
     assert process.stdout.readline() == b"erasing\n"
+    return process
+
+
+def takes(folder: Path, tiers: list[str]) -> float:
+    """Seconds of an erasure that nobody kills."""
+    process = worker(folder, -1, "sound", tiers)
+    assert process.stdout is not None
+    started = time.monotonic()
+    while process.stdout.readline() != b"erased\n":
+        assert process.poll() is None
+    seconds = time.monotonic() - started
+    process.kill()
+    process.communicate()
+    return seconds
+
+
+def killed(folder: Path, turn: int, mode: str, tiers: list[str], after: float) -> bytes:
+    """Run a worker and kill it `after` seconds of its erasure; what it said since."""
+    process = worker(folder, turn, mode, tiers)
     time.sleep(after)  # when the kill comes is the test's input, not something it waits for
     process.send_signal(signal.SIGKILL)
     said, _ = process.communicate()
@@ -96,10 +115,11 @@ def tiers(tmp_path: Path, redis_server: RedisServer, redis_prefix: str, postgres
 
 
 def erased_after_kills(
-    folder: Path, tiers: list[str], kills: int, mode: str = "sound", *, span: float = 0.4
+    folder: Path, tiers: list[str], kills: int, mode: str = "sound", *, span: float | None = None
 ) -> tuple[int, int]:
     """How often an erasure was cut short, and how much was answered, or found, that was erased."""
     rng = random.Random(1)
+    span = takes(folder, tiers) if span is None else span
     cut = bad = 0
     for turn in range(kills):
         anyio.run(dead_letters, folder)
