@@ -302,8 +302,15 @@ class Ledger:
     async def erase(self, journal: Journal, predicate: Callable[[StoredRecord], bool]) -> int:
         """Make matching records done in every lane, those of processes that have just gone too; how many were
         not."""
-        self._adopted.extend(await journal.adopt())
-        self._has_spilled.set()
+        adopted = await journal.adopt()
+        try:
+            return await self._erase_in(journal, predicate)
+        finally:
+            # Only now are they read for the tiers: what is to go is not on its way already.
+            self._adopted.extend(adopted)
+            self._has_spilled.set()
+
+    async def _erase_in(self, journal: Journal, predicate: Callable[[StoredRecord], bool]) -> int:
         erased = 0
         for lane in list(journal.lanes):
             after = 0
