@@ -84,10 +84,12 @@ class Callers:
         request, name, oracle = options.pop("request"), process.name, self.oracle
         given: Computation = oracle.begin(name, space, request, self.loop.now, **options)
         given.complete, given.ended, given.stamped, given.window = True, given.step, NEVER, float("inf")
-        before = process.clock()
+        began, before = self.loop.now, process.clock()
         durable = await cache.set(request_of(request), given.value, namespace=space, **options)
         given.stamped = oracle.next()
-        given.created, given.window = process.clock(), abs(process.clock() - before) + 1000.0
+        # Anywhere in it, and the clock may have been set meanwhile.
+        took, passed = (self.loop.now - began) * 1e6, process.clock() - before
+        given.created, given.window = process.clock(), took + abs(passed - took) + 1000.0
         if durable and self.world.durability != "memory":
             self.oracle.durable(given)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BOUND = 12.0
 """Seconds a call may take in a sick world: budgets, leases, waiting for another's computation."""
+WALK_BOUND = 60.0
+"""The same of an erasure: each page of its walks has a budget of 10 s."""
 
 
 class PlannedError(Exception):
@@ -131,17 +133,21 @@ class Process:
         if self._life is not None:
             await self._life
 
-    def spawn(self, work: Callable[[LLMCache], Awaitable[None]]) -> asyncio.Task[None] | None:
-        """Run a caller in it, unless it is dead."""
+    def spawn(
+        self, work: Callable[[LLMCache], Awaitable[None]], bound: float = BOUND
+    ) -> asyncio.Task[None] | None:
+        """Run a caller in it, unless it is dead; a call is over within `bound` seconds."""
         cache = self.cache
         if cache is None:
             return None
-        task = self.session.loop.create_task(self._calling(cache, work))
+        task = self.session.loop.create_task(self._calling(cache, work, bound))
         self._calls = [call for call in self._calls if not call.done()]
         self._calls.append(task)
         return task
 
-    async def _calling(self, cache: LLMCache, work: Callable[[LLMCache], Awaitable[None]]) -> None:
+    async def _calling(
+        self, cache: LLMCache, work: Callable[[LLMCache], Awaitable[None]], bound: float
+    ) -> None:
         name = self.name
         started = self.session.loop.now
         try:
@@ -160,5 +166,5 @@ class Process:
                 self.session.oracle.violated("I6", f"{name}: a tier's failure reached the caller: {error}")
         except Exception as error:
             self.session.oracle.violated("I6", f"{name}: {type(error).__name__}: {error}")
-        if self.session.loop.now - started > BOUND:
+        if self.session.loop.now - started > bound:
             self.session.oracle.violated("I6", f"{name}: a call took {self.session.loop.now - started:.1f} s")

@@ -25,7 +25,7 @@ from llmcache_fast.actors.journal import Journal
 from tests.simulation.callers import Callers, request_of
 from tests.simulation.loop import VirtualLoop, determinism
 from tests.simulation.oracle import Oracle, Violation
-from tests.simulation.process import Process
+from tests.simulation.process import BOUND, WALK_BOUND, Process
 from tests.simulation.schedule import REQUESTS, Operation, World
 from tests.simulation.servers import AUTHORITY, LEASES, PLAIN, Link, Server
 
@@ -144,7 +144,8 @@ class Session:
                 return process.spawn(partial(self.callers.set, process, space, options))
             case "invalidate":
                 work = self.callers.expire if options["kind"] == "expire" else self.callers.invalidate
-                return process.spawn(partial(work, process, space, **options))
+                bound = WALK_BOUND if options["kind"] == "erase" else BOUND
+                return process.spawn(partial(work, process, space, **options), bound)
             case "crash":
                 process.crash()
             case "restart":
