@@ -19,7 +19,7 @@ from tests.simulation.schedule import SCHEDULES, Operation, World, world_of
 from tests.simulation.session import play
 from tests.simulation.shrink import shrink
 
-SCHEDULES_HERE = int(os.environ.get("LLMCACHE_SCHEDULES", "2000"))
+SCHEDULES_HERE = int(os.environ.get("LLMCACHE_SCHEDULES", "20000"))
 ROOT = Path(__file__).parents[2]
 
 
