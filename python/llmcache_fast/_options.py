@@ -152,7 +152,7 @@ def names(option: str, value: object) -> tuple[str, ...]:
             raise ConfigurationError(f"{option}: each must be a string of 1 to 256 characters")
         _encodable(option, name)
     if len(found) > 256:
-        raise ConfigurationError(f"{option}: {len(found)} are too many for one entry; 256 at the most")
+        raise ConfigurationError(f"{option}: {len(found)} are too many; 256 at the most at once")
     return found
 
 
