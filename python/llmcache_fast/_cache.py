@@ -535,7 +535,7 @@ class LLMCache(Lifecycle):
         What is named as for `invalidate`; values computed after it are kept. The invalidation is durable
         first, so nothing erased is answered again whatever happens meanwhile; an erasure that was cut short
         is finished by another, or in time by the sweepers. Costs a walk through every tier. What it does not
-        reach (backups, replicas, PostgreSQL's dead rows until VACUUM) is in "Invalidate and erase".
+        reach (backups, replicas, PostgreSQL's files until VACUUM FULL) is in "Invalidate and erase".
 
         Raises:
             ConfigurationError: nothing, or something that cannot be, was named; nothing is erased.
