@@ -512,6 +512,8 @@ class LLMCache(Lifecycle):
         """
         self._check_open()
         if request is not UNSET:
+            if key is not None:
+                raise ConfigurationError("key: give a request or its key, not both")
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
         name, targets, patterns = self._named(key, tags, label, pattern, namespace)
         return await (self._preview if dry_run else self._invalidations.apply)(name, targets, patterns)
@@ -533,7 +535,7 @@ class LLMCache(Lifecycle):
         What is named as for `invalidate`; values computed after it are kept. The invalidation is durable
         first, so nothing erased is answered again whatever happens meanwhile; an erasure that was cut short
         is finished by another, or in time by the sweepers. Costs a walk through every tier. What it does not
-        reach (backups, replicas, PostgreSQL's dead rows until VACUUM) is in "Invalidate and erase".
+        reach (backups, replicas, PostgreSQL's files until VACUUM FULL) is in "Invalidate and erase".
 
         Raises:
             ConfigurationError: nothing, or something that cannot be, was named; nothing is erased.
@@ -542,6 +544,8 @@ class LLMCache(Lifecycle):
         """
         self._check_open()
         if request is not UNSET:
+            if key is not None:
+                raise ConfigurationError("key: give a request or its key, not both")
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
         return await self._erasures.erase(*self._named(key, tags, label, pattern, namespace))
 
@@ -565,7 +569,7 @@ class LLMCache(Lifecycle):
     ) -> Invalidation:
         """Invalidate all entries that were stored with `depends_on=[name]`. As `invalidate` otherwise."""
         self._check_open()
-        space = namespace_of(namespace or self.options.namespace)
+        space = namespace_of(namespace if namespace is not None else self.options.namespace)
         targets = self._named_targets(space, versions=list(names("name", [name])))
         return await (self._preview if dry_run else self._invalidations.apply)(space, targets)
 

@@ -47,7 +47,7 @@ class Invalidations:
         if label is not UNSET:
             labels = [label_of(label[:-1] if isinstance(label, str) and label.endswith("/*") else label)]
         if key is not None and (not isinstance(key, bytes) or len(key) != 32):
-            raise ConfigurationError("key: must be a fingerprint of 32 bytes")
+            raise ConfigurationError("key: must be 32 bytes; make them of 64 hex digits by bytes.fromhex")
         return self._engine._named_targets(
             namespace, keys=[] if key is None else [key], tags=list(wanted), labels=labels
         )

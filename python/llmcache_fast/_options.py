@@ -152,7 +152,7 @@ def names(option: str, value: object) -> tuple[str, ...]:
             raise ConfigurationError(f"{option}: each must be a string of 1 to 256 characters")
         _encodable(option, name)
     if len(found) > 256:
-        raise ConfigurationError(f"{option}: {len(found)} are too many for one entry; 256 at the most")
+        raise ConfigurationError(f"{option}: {len(found)} are too many; 256 at the most at once")
     return found
 
 
@@ -215,6 +215,12 @@ def _rate(value: object) -> float:
     return float(value)
 
 
+def _flag(option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{option} is {value!r}: must be True or False")
+    return value
+
+
 def options_of(**given: Any) -> Options:
     """The options of a cache from its constructor's arguments.
 
@@ -225,6 +231,7 @@ def options_of(**given: Any) -> Options:
         given[name] = seconds(name, given[name])
     given["coherence_lease"] = _lease(given["coherence_lease"])
     given["sweep_rate"] = _rate(given["sweep_rate"])
+    given["strict"] = _flag("strict", given["strict"])
     given["ttl"] = None if given["ttl"] is None else seconds("ttl", given["ttl"])
     given["namespace"] = namespace_of(given["namespace"])
     given["memory"] = size_in_bytes("memory", given["memory"])

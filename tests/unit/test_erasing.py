@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from llmcache_fast import LLMCache, fingerprint
+from llmcache_fast import LLMCache, Secrecy, fingerprint
 from llmcache_fast.cli.commands import run
 from llmcache_fast.cli.output import Exit
 
@@ -126,6 +126,46 @@ def test_bad_input_is_told_and_changes_nothing(
 ) -> None:
     assert run([command, tier, *wrong]) == Exit.USAGE
     assert capsys.readouterr().err
+    assert left(tier) == 10
+
+
+@pytest.mark.parametrize("command", [["invalidate", "--dry-run"], ["erase", "--dry-run"], ["erase"]], ids=str)
+def test_sealed_records_and_no_keys_are_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    address, key = (
+        f"disk://{tmp_path}/sealed",
+        "6f1d3c5a9e8b7f20415263748596a7b8c9dae1f203142536475869708192a3b4",
+    )
+
+    async def fill() -> None:
+        async with LLMCache(tiers=[address], secrecy=Secrecy({"k": key})) as cache:
+            await cache.set({"n": 1}, "answer", tags=["odd"])
+
+    anyio.run(fill)
+    arguments = [command[0], address, "--tag", "odd", *command[1:], "--json"]
+    assert run(arguments) == Exit.FOUND
+    without = json.loads(capsys.readouterr().out)
+    assert (without["tiers"], without["unreadable"]) == ({"disk": 0}, 1)
+    monkeypatch.setenv("LLMCACHE_KEYS", f"k={key}")
+    assert told(capsys, *arguments[:-1])["tiers"] == {"disk": 1}
+    # A ring without this key: it was thrown away, perhaps.
+    monkeypatch.setenv("LLMCACHE_KEYS", f"other={key[::-1]}")
+    assert run(arguments) == Exit.OK
+
+
+def test_a_dry_run_that_could_not_look_everywhere_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["invalidate", "redis://127.0.0.1:1", "--tag", "x", "--dry-run", "--json"]) == Exit.FOUND
+    assert json.loads(capsys.readouterr().out)["unfinished"] == {"redis": "down"}
+
+
+def test_a_journal_that_cannot_be_opened(
+    tier: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    journal = str(tmp_path / "file" / "journal")
+    assert run(["erase", tier, "--tag", "odd", "--journal", journal]) == Exit.ENVIRONMENT
+    assert "journal" in capsys.readouterr().err
     assert left(tier) == 10
 
 

@@ -59,6 +59,22 @@ async def test_it_hears_and_follows_again_what_was_lost(monkeypatch: pytest.Monk
     assert following.statistics().messages == 2
 
 
+@pytest.mark.parametrize(("reason", "levels"), [("closed", ["DEBUG"]), ("lost", ["WARNING"])])
+async def test_a_feed_that_its_cache_closes_warns_nobody(
+    reason: str, levels: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    feed = Feed(reason)
+    following = Follower(feed, lambda _: None, nothing, every=FOREVER)
+    with caplog.at_level("DEBUG", logger="llmcache_fast.coherence"):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(following.run)
+            await until(lambda: feed.followed == 1)
+            feed.lost.set()
+            await until(lambda: not following.statistics().connected)
+            tasks.cancel_scope.cancel()
+    assert [record.levelname for record in caplog.records] == levels
+
+
 async def test_a_feed_that_cannot_be_is_not_followed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "AGAIN", 0.0)
     feed = Feed("unsupported")

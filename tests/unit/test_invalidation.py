@@ -60,11 +60,26 @@ async def test_bump_version_covers_what_depends_on_it(cache: LLMCache) -> None:
 
 
 @pytest.mark.parametrize(
-    "named", [{}, {"tags": []}, {"tags": "a"}, {"key": b"short"}, {"label": "a*b"}], ids=str
+    "named",
+    [
+        {},
+        {"tags": []},
+        {"tags": "a"},
+        {"key": b"short"},
+        {"label": "a*b"},
+        {"namespace": ""},
+        {"request": REQUEST, "key": bytes(32)},
+    ],
+    ids=str,
 )
 async def test_an_invalidation_of_nothing_is_refused(cache: LLMCache, named: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError):
-        await cache.invalidate(**named)
+    await cache.set(REQUEST, 1, depends_on=["pricing"])
+    for invalidating in (cache.invalidate, cache.erase):
+        with pytest.raises(ConfigurationError):
+            await invalidating(**named)
+    with pytest.raises(ConfigurationError, match="namespace"):
+        await cache.bump_version("pricing", namespace="")
+    assert await cache.get(REQUEST) == 1
 
 
 async def test_what_was_being_computed_is_not_stored(cache: LLMCache) -> None:

@@ -95,6 +95,7 @@ def test_sizes_that_are_none(text: Any) -> None:
         {"jitter": 0.6},
         {"jitter": "0.1"},
         {"on_abandon": "stop"},
+        {"strict": "no"},
         {"normalize": "nfc"},
         {"max_orphans": -1},
         {"deadline": 0},

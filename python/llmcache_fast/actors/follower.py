@@ -80,7 +80,9 @@ class Follower:
             try:
                 await self._feed.follow(self._heard)
             except TierError as error:
-                level = logging.WARNING if self._connected else logging.DEBUG
+                # Its own cache closed it: nothing is wrong.
+                expected = not self._connected or error.reason == "closed"
+                level = logging.DEBUG if expected else logging.WARNING
                 _log.log(level, "messages of %s do not come (%s)", error.tier, error.reason)
                 unsupported = error.reason == "unsupported"
             else:

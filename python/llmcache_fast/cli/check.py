@@ -78,7 +78,7 @@ def check(
     sample: Annotated[int, typer.Option(min=0, help="Records of each tier to look at; 0 for all.")] = 1_000,
     json: Json = False,
 ) -> int:
-    """Look for violations of what the cache promises (I1, I2, I7) among live entries. One exits with 1."""
+    """Look for violations of what is promised (I1, I2, I7, I9) among live entries. One exits with 1."""
     tiers, wire = tiers_at(",".join(urls)), configured_wire()
     if not tiers:
         stop(Exit.USAGE, "which tiers? give the addresses of the cache's, or set LLMCACHE_TIERS")

@@ -9,7 +9,15 @@ import anyio
 import msgspec
 import typer
 
-from llmcache_fast import CacheClosedError, ConfigurationError, Coverage, Erasure, Invalidation, LLMCache
+from llmcache_fast import (
+    CacheClosedError,
+    ConfigurationError,
+    Coverage,
+    Erasure,
+    Invalidation,
+    LLMCache,
+    TierError,
+)
 from llmcache_fast._secrecy import Secrecy
 from llmcache_fast.cli.output import Exit, console, count, stop, table, write_json
 from llmcache_fast.cli.tiers import tiers_at
@@ -61,8 +69,8 @@ def invalidate(
 
     done = _with_cache(urls, work)
     if done.covered is not None:
-        _show_coverage(done.covered, json)
-    elif json:
+        return _show_coverage(done.covered, json)
+    if json:
         write_json({"seq": done.seq})
     else:
         console().print(f"invalidated, seq {done.seq}")
@@ -86,7 +94,8 @@ def erase(
     """Invalidate entries and delete them physically: from every tier, the journal, the dead letters.
 
     Exits with 1 when some place could not be looked at to its end: nothing is answered from there any more;
-    erase again. With --journal, what processes that are gone left there is delivered to the tiers.
+    erase again. Also when there are sealed records and no keys to read them. With --journal, what
+    processes that are gone left there is delivered to the tiers.
     """
     names = _named(tag, label, pattern, key, namespace)
 
@@ -97,8 +106,7 @@ def erase(
 
     done = _with_cache(urls, work, journal=journal)
     if isinstance(done, Coverage):
-        _show_coverage(done, json)
-        return Exit.OK
+        return _show_coverage(done, json)
     if json:
         write_json({**msgspec.structs.asdict(done), "finished": done.finished})
     else:
@@ -115,7 +123,7 @@ def erase(
             console().print(
                 f"{count(done.elsewhere)} records are in journals of living processes: erase again later"
             )
-    return Exit.OK if done.finished else Exit.FOUND
+    return _answer(done.finished, done.unreadable)
 
 
 def _named(
@@ -155,19 +163,31 @@ def _with_cache(
         stop(Exit.USAGE, str(problem))
     except CacheClosedError as problem:
         stop(Exit.ENVIRONMENT, f"nothing was invalidated for other processes: {problem}")
+    except TierError as problem:  # the journal: a tier that fails is left out
+        stop(Exit.ENVIRONMENT, str(problem))
 
 
-def _show_coverage(covered: Coverage, json: bool) -> None:
+def _answer(finished: bool, unreadable: int) -> Exit:
+    """Sealed records are no obstacle to who has keys, since he may have thrown theirs away; who has none has
+    forgotten to give them, and what he named may be among the records."""
+    keyless = unreadable > 0 and Secrecy.from_environment() is None
+    return Exit.OK if finished and not keyless else Exit.FOUND
+
+
+def _show_coverage(covered: Coverage, json: bool) -> Exit:
     if json:
         write_json(covered)
-        return
+        return _answer(not covered.unfinished, covered.unreadable)
     rows = [(f"tier {name}", count(number)) for name, number in covered.tiers.items()]
     console().print(table("would be covered", ["where", "entries "], rows))
     _show_rest(covered.unreadable, covered.unfinished)
+    return _answer(not covered.unfinished, covered.unreadable)
 
 
 def _show_rest(unreadable: int, unfinished: dict[str, str]) -> None:
     if unreadable:
-        console().print(f"{count(unreadable)} records cannot be read with the keys that are there")
+        console().print(
+            f"{count(unreadable)} records cannot be read with the keys of LLMCACHE_KEYS and the like"
+        )
     for place, reason in unfinished.items():
         console().print(f"not all of {place} was looked at: {reason}", markup=False)
