@@ -77,7 +77,7 @@ class Computing:
                 finally:
                     self._flights.leave(flight)
                 landing = self._flights.outcome(flight)
-                if not (flight.superseded and self._predates(landing, since)):
+                if not self._predates(landing, since):
                     self._flights.joined()
                     self._told(landing, "stale" if landing.status == "stale" else "joined")
                     return landing.copy(kind)

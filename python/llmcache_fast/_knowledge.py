@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Literal
 
 from llmcache_fast.tiers.base import MAX_RULES, NEVER, Asked, Changes, Message, Raised
 
 MAX_FOLLOWED: Final = 1 << 14
-"""Namespaces whose clocks are followed; beyond it the one that was followed first is forgotten."""
+"""Namespaces whose clocks are followed; beyond it those that were not used for longest are forgotten."""
+FORGOTTEN_AT_ONCE: Final = MAX_FOLLOWED // 8
+"""How many at once: the entries of all of them leave memory in one walk through it."""
 MAX_LEFT: Final = 64
 """Epochs of a namespace that are known to be over."""
 
@@ -143,14 +146,22 @@ class Knowledge:
         """What is known of the namespace a message is about, if it is followed."""
         return self._by_tier.get(message.namespace)
 
-    def follow(self, known: Known) -> Known | None:
-        """Follow one more namespace; the one that is not followed any more."""
+    def use(self, namespace: str) -> Known | None:
+        """As `get`, for what asks or tells the authority: it is the last to be forgotten now."""
+        known = self._known.pop(namespace, None)
+        if known is not None:
+            self._known[namespace] = known
+        return known
+
+    def follow(self, known: Known) -> list[Known]:
+        """Follow one more namespace; those that are not followed any more."""
         self._known[known.namespace] = known
         self._by_tier[known.tier_space] = known
         if len(self._known) <= MAX_FOLLOWED:
-            return None
-        forgotten = self._known.pop(next(iter(self._known)))
-        del self._by_tier[forgotten.tier_space]
+            return []
+        forgotten = list(islice(self._known.values(), min(FORGOTTEN_AT_ONCE, len(self._known) - 1)))
+        for each in forgotten:
+            del self._known[each.namespace], self._by_tier[each.tier_space]
         return forgotten
 
     def vouched(self, namespace: str, now: float) -> bool:

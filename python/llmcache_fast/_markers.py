@@ -210,15 +210,22 @@ class Markers:
         return floor is not None and floor.is_open and floor.tier.breaker("markers").state == "closed"
 
     def _follow(self, namespace: str) -> Known:
-        known = self._knowledge.get(namespace)
+        known = self._knowledge.use(namespace)
         if known is None:
             space = self._engine._namespace_id(namespace)
             known = Known(namespace, space, self._wire.tier_target(space))
             forgotten = self._knowledge.follow(known)
-            if forgotten is not None:
+            for each in forgotten:
                 # Nobody will hear of what others invalidate in it: its entries here are not to be served.
-                self._engine._adopt(forgotten.space, secrets.randbits(63) | 1, 0)
+                self._engine._adopt(each.space, secrets.randbits(63) | 1, 0)
+            if forgotten:
+                # Not when it is in its own epoch again, either: the markers it had are forgotten with it.
+                self._engine._drop_invalid()
         return known
+
+    def _follows(self, known: Known) -> bool:
+        """Whether it was not forgotten while the authority was waited for."""
+        return self._knowledge.get(known.namespace) is known
 
     async def _ask(self, floor: Floor, all_known: Iterable[Known]) -> bool:
         """Ask the authority for what changed; whether it answered for all."""
@@ -248,6 +255,8 @@ class Markers:
 
     def _learn(self, known: Known, asked: Asked, changes: Changes, sent: float) -> bool:
         engine, before = self._engine, (known.epoch, known.seq)
+        if not self._follows(known):
+            return False
         if not known.learn(changes, sent, anyio.current_time()):
             _log.warning("an authority answered with an epoch of the past; its entries are not used")
             return False
@@ -325,7 +334,8 @@ class Markers:
             raise TierError("its clock went back", tier=authority.name, operation="markers", reason="epoch")
         if known.over:
             self._ask_soon()
-        self._engine._adopt(known.space, raised.epoch, 0)
+        if self._follows(known):
+            self._engine._adopt(known.space, raised.epoch, 0)
         self._engine._raise(known.space, [*targets, *crowded], raised.seq)
         for rule, pattern in zip(rules, patterns, strict=True):
             known.rules[rule] = pattern, raised.seq

@@ -60,7 +60,8 @@ class Untold:
         targets, patterns = self._under_way
         self._under_way = frozenset(), frozenset()
         shown: Sequence[int] = sorted(targets - self._targets)
-        engine._deliver(known.space, shown, sorted(patterns - self._patterns), known.epoch, seq)
+        epoch = engine._stamp(known.space)[0]  # of now: it may be followed no more
+        engine._deliver(known.space, shown, sorted(patterns - self._patterns), epoch, seq)
 
     def failed(self) -> None:
         """The authority could not be told: all of it waits again."""

@@ -189,3 +189,16 @@ async def test_who_joins_after_an_invalidation_of_a_tag_named_at_the_end_gets_a_
         assert [caller.value for caller in after] == ["new"] * 3
         assert provider.calls == 2
         assert await cache.get(A) == "new"
+
+
+@pytest.mark.parametrize("unstored", [{"store": False}, {"ttl": 0}])
+async def test_so_it_is_with_a_value_that_is_not_stored(unstored: dict[str, Any]) -> None:
+    provider = Provider(*(Computed(text, tags=("doc",), **unstored) for text in ("old", "new")))
+    async with LLMCache(**options()) as cache, anyio.create_task_group() as tasks:
+        start = Callers(tasks)
+        before = await start(cache.get_or_compute, A, provider)
+        await cache.invalidate(tags=["doc"])
+        after = await start(cache.get_or_compute, A, provider)
+        provider.go.set()
+        await anyio.wait_all_tasks_blocked()
+        assert (before.value, after.value, provider.calls) == ("old", "new", 2)

@@ -139,15 +139,20 @@ def test_vouched_for_is_what_was_asked_within_the_lease() -> None:
     assert all_known.vouched_until() == 6.0
 
 
-def test_of_too_many_namespaces_the_first_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_knowledge, "MAX_FOLLOWED", 2)
+def test_of_too_many_namespaces_those_unused_longest_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_knowledge, "MAX_FOLLOWED", 3)
+    monkeypatch.setattr(_knowledge, "FORGOTTEN_AT_ONCE", 2)
     all_known = Knowledge(2.0)
-    first = Known("a", 1, 11)
-    assert all_known.follow(first) is None
-    assert all_known.follow(Known("b", 2, 12)) is None
-    assert all_known.follow(Known("c", 3, 13)) is first
-    assert all_known.of_message(Message(11, 1, 1, 2, ())) is None
-    assert [each.namespace for each in all_known] == ["b", "c"]
+    first, second, third, fourth = (Known(name, ord(name), ord(name) + 100) for name in "abcd")
+    assert [all_known.follow(each) for each in (first, second, third)] == [[], [], []]
+    assert all_known.use("a") is first
+    assert all_known.use("z") is None
+    assert all_known.follow(fourth) == [second, third]
+    assert all_known.of_message(Message(second.tier_space, 1, 1, 2, ())) is None
+    assert all_known.of_message(Message(first.tier_space, 1, 1, 2, ())) is first
+    assert [each.namespace for each in all_known] == ["a", "d"]
 
 
 @pytest.mark.parametrize("seed", range(300))
