@@ -425,6 +425,7 @@ class Computing:
             and _is_for(entry, kind)
             and self._clock() < entry.stale_until
             and not flight.superseded
+            and self._lookup.may_serve(flight.namespace)
             and self._lookup.is_valid(entry)
         ):
             self._failures.put_off(flight.key)

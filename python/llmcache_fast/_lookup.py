@@ -139,7 +139,7 @@ class Lookup:
     def peek(self, key: bytes, namespace: str) -> Entry | None:
         """The valid entry in memory, fresh or stale, if it may be served: a strict cache serves only what is
         vouched for. Counts no hit."""
-        if self._strict and not self.markers.is_vouched(namespace):
+        if not self.may_serve(namespace):
             return None
         view = self._engine._peek(key)
         return None if view is None else entry_of(view, key, namespace)
@@ -171,7 +171,7 @@ class Lookup:
             return None
         current = await self.markers.prepare(namespace)
         if self._strict:
-            if not self.markers.is_vouched(namespace):
+            if not self.may_serve(namespace):
                 return None
             # The engine did not serve what was not vouched for; now it may be.
             entry = self.peek(key, namespace)
@@ -193,6 +193,8 @@ class Lookup:
                 envelope = floor.writer.get(tier_key) or envelope
                 if not answered and envelope is None:
                     continue
+                if not self.may_serve(namespace):
+                    return None  # the tier, or another process, was waited for beyond it
             if quick and envelope is not None and not missed:
                 value = self._engine._promote(envelope, namespace, key, self._wire.keyring, unpack_facts)
                 if value is not None:
@@ -285,7 +287,7 @@ class Lookup:
                 break
             envelope = await self._claim(floor, key, namespace, lease, there=there)
             entry = None if envelope is None else self._checked(floor, envelope, namespace, key)
-            if entry is not None and lease.is_answer(entry):
+            if entry is not None and lease.is_answer(entry) and self.may_serve(namespace):
                 floor.hits += 1
                 above = [each for each in self.floors[: self.floors.index(floor)] if each.is_open]
                 return self._promote(entry, above) or (entry, floor.tier.name)
@@ -304,6 +306,10 @@ class Lookup:
         await floor.leases.release(tier_key)
 
     # -- validity -------------------------------------------------------------------------------------
+
+    def may_serve(self, namespace: str) -> bool:
+        """Whether entries of a namespace may be answers now: a strict cache serves only what is vouched for."""
+        return not self._strict or self.markers.is_vouched(namespace)
 
     def is_valid(self, entry: Entry) -> bool:
         """Whether no invalidation that is known here covers the entry."""

@@ -234,6 +234,33 @@ async def test_a_strict_cache_serves_nothing_past_the_lease(shared: MemoryTier, 
         await until(served)
 
 
+async def test_a_strict_cache_falls_back_on_nothing_past_the_lease(
+    shared: MemoryTier, clock: ManualClock
+) -> None:
+    """What was found before a long computation is not vouched for at its end."""
+    (other, _), (cache, line) = process(shared, clock), process(shared, clock, strict=True)
+    refused = list[str]()
+    async with other, cache:
+        await other.set(REQUEST, "old", tags=["t"], ttl=1, stale_if_error=100)
+        await other.flush()
+        clock.advance(2)
+
+        async def failing() -> str:
+            line.cut = line.mute = True
+            await other.invalidate(tags=["t"])
+            await until(unvouched)
+            raise ValueError("the provider is away")
+
+        async def unvouched() -> bool:
+            return not cache._lookup.markers.is_vouched("default")
+
+        try:
+            refused.append(await cache.get_or_compute(REQUEST, failing, stale_if_error=100))
+        except ValueError as error:
+            refused.append(str(error))
+    assert refused == ["the provider is away"]
+
+
 async def until_past_lease(cache: LLMCache, clock: ManualClock) -> None:
     async def past() -> bool:
         return not cache._lookup.markers.is_vouched("default")
