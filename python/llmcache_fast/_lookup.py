@@ -308,7 +308,7 @@ class Lookup:
     # -- validity -------------------------------------------------------------------------------------
 
     def may_serve(self, namespace: str) -> bool:
-        """Whether entries of a namespace may be answers now: a strict cache serves only what is vouched for."""
+        """Whether entries of a namespace may be answers now: a strict cache serves what is vouched for."""
         return not self._strict or self.markers.is_vouched(namespace)
 
     def is_valid(self, entry: Entry) -> bool:
