@@ -131,5 +131,5 @@ async def test_processes_that_hear_nothing_are_found_out(
     """The fault that the tests above must find."""
     async with Proxy(redis_server.port, resp_reply, seed=3) as proxy:
         url = f"{redis_server.url.replace(str(redis_server.port), str(proxy.port))}?prefix={redis_prefix}"
-        total = await run([proxy], [url], tmp_path, 100_000, "hears nothing")
+        total = await run([proxy], [url], tmp_path, 32_000, "hears nothing")
     assert total["late"] > 0
