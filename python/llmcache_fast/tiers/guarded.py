@@ -100,9 +100,10 @@ class _Call:
 class GuardedTier:
     """`inner`, a `Tier`, with every call bounded in time, number and patience.
 
-    It has the methods of `Authority` and `LeasingTier` where `inner` has them. Every failure is a
-    `TierError`; those of the guard itself are `TierUnavailableError` with the reason `timeout` (the budget is
-    over), `open` (the breaker is; costs microseconds) or `abandoned`, and `TierError` with the reason `busy`.
+    It has the methods of `Authority`, `LeasingTier` and `PartitionedTier` where `inner` has them. Each
+    failure is a `TierError`; those of the guard itself are `TierUnavailableError` with the reason `timeout`
+    (the budget is over), `open` (the breaker is; costs microseconds) or `abandoned`, and `TierError` with
+    `busy`.
 
     A call that runs out of its budget may still be done, later: as with any lost reply.
     """
@@ -145,6 +146,7 @@ class GuardedTier:
             ("lease_many", "write", read),
             ("renew_leases", "write", write),
             ("release_leases", "write", write),
+            ("members", "read", read),
             ("scan", "read", self.options.walk_budget),
             ("discard_many", "write", self.options.walk_budget),
         )
