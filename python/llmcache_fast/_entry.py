@@ -186,6 +186,7 @@ _NOT_OURS = (ValueError, RecursionError)
 """What decoders raise at bytes that somebody made up; the last at what is nested without end."""
 _encode_facts = msgspec.msgpack.Encoder().encode
 _NOTHING = Facts()
+_NO_FACTS = _encode_facts(_NOTHING)
 _decode_facts = msgspec.msgpack.Decoder(Facts).decode
 _decode_json = msgspec.json.Decoder().decode
 _SIX = b"\x96"
@@ -214,11 +215,7 @@ def pack_facts(facts: Facts) -> bytes:
     if facts.semantic is not None:
         return packed
     # As it was before there were facets: the encoder writes the nil at the end of an array.
-    packed = _SIX + packed[1:-1]
-    return b"" if packed == _NO_FACTS else packed
-
-
-_NO_FACTS = _SIX + _encode_facts(_NOTHING)[1:-1]
+    return b"" if packed == _NO_FACTS else _SIX + packed[1:-1]
 
 
 def unpack_facts(packed: bytes) -> Facts:

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from llmcache_fast._entry import NEVER
 from llmcache_fast.testing import ManualClock
 from llmcache_fast.tiers.base import PartitionedTier, StoredRecord
-from llmcache_fast.tiers.guarded import GuardedTier
+from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
 from tests.contract.test_tier_contract import DURABLE, TIERS, key, make, opened
 from tests.contract.test_tier_contract import record as plain
 
@@ -184,7 +184,7 @@ async def test_a_cursor_that_is_none_is_refused(tier: Any) -> None:
 
 
 async def test_behind_a_guard(tier: Any) -> None:
-    guarded = GuardedTier(tier)
+    guarded = GuardedTier(tier, GuardOptions(batch_budget=60.0))
     await guarded.put_many([record(n, stale_until=NEVER) for n in range(3)])
     found, cursor = await follow(guarded, limit=2)  # type: ignore[arg-type]
     assert found == (await follow(tier))[0]

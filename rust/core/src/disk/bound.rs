@@ -178,7 +178,7 @@ fn evict_lowest(conn: &Connection, totals: &mut Totals) -> rusqlite::Result<usiz
     let mut delete = conn.prepare_cached("DELETE FROM records WHERE id = ?1")?;
     for (id, size, cost, rank) in &rows {
         delete.execute([id])?;
-        members::forget(conn, *id)?;
+        members::forget(conn, totals, *id)?;
         totals.rows -= 1;
         totals.bytes -= size;
         totals.evicted += 1;
@@ -205,7 +205,7 @@ pub(super) fn delete_expired(
     let mut delete = conn.prepare_cached("DELETE FROM records WHERE id = ?1")?;
     for (id, size) in &rows {
         delete.execute([id])?;
-        members::forget(conn, *id)?;
+        members::forget(conn, totals, *id)?;
         totals.rows -= 1;
         totals.bytes -= size;
         totals.expired += 1;

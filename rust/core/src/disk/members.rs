@@ -29,7 +29,7 @@ pub(super) fn set(
     now: i64,
 ) -> rusqlite::Result<()> {
     let Some(partition) = partition else {
-        return forget(conn, id);
+        return forget(conn, totals, id);
     };
     totals.arrived = now.max(totals.arrived.saturating_add(1));
     conn.prepare_cached(
@@ -39,8 +39,11 @@ pub(super) fn set(
     Ok(())
 }
 
-/// The record of a row is gone.
-pub(super) fn forget(conn: &Connection, id: i64) -> rusqlite::Result<()> {
+/// The record of a row is gone. Where nothing ever arrived, there is nothing to look for.
+pub(super) fn forget(conn: &Connection, totals: &Totals, id: i64) -> rusqlite::Result<()> {
+    if totals.arrived == 0 {
+        return Ok(());
+    }
     conn.prepare_cached("DELETE FROM members WHERE id = ?1")?
         .execute([id])?;
     Ok(())

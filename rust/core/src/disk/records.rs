@@ -171,7 +171,7 @@ pub(super) fn delete(
         if let Some(size) = size {
             totals.rows -= 1;
             totals.bytes -= size;
-            members::forget(conn, row_id(key))?;
+            members::forget(conn, totals, row_id(key))?;
             deleted += 1;
         }
     }
@@ -199,7 +199,7 @@ pub(super) fn discard(
         if let Some(size) = size {
             totals.rows -= 1;
             totals.bytes -= size;
-            members::forget(conn, row_id(key))?;
+            members::forget(conn, totals, row_id(key))?;
             discarded += 1;
         }
     }
