@@ -58,7 +58,7 @@ class ManualClock(Clock):
 
 
 class MemoryTier:
-    """A tier, an authority, a bus and leases in a dict: the contract at its plainest.
+    """A tier, an authority, a bus, leases and partitions in a dict: the contract at its plainest.
 
     Nothing outlives `aclose`.
     """
@@ -204,12 +204,10 @@ class MemoryTier:
         self, partition: bytes, after: bytes | None = None, limit: int = 1000
     ) -> tuple[list[bytes], bytes | None]:
         await self._enter("members")
-        since = 0 if after is None else arrival_of(after)
-        arrivals = sorted(
-            (self._arrivals[key], key)
-            for key, record in self.records.items()
-            if record.partition == partition and self._arrivals.get(key, 0) > since
-        )[:limit]
+        since = -1 if after is None else arrival_of(after)
+        of = [key for key, record in self.records.items() if record.partition == partition]
+        every = sorted((self._arrivals.get(key, 0), key) for key in of)
+        arrivals = [each for each in every if each[0] > since][:limit]
         return [key for _, key in arrivals], cursor_at(arrivals[-1][0]) if arrivals else after
 
     async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
