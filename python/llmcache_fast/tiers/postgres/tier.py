@@ -42,7 +42,7 @@ MAX_RECORD = 64 << 20
 TOMBSTONE = 60.0
 """Seconds that a deletion keeps older writes out: longer than a write may be on its way."""
 _PATIENT = 8
-"""A write may take this many budgets: no caller waits for it, and half a batch is no gain."""
+"""A write, or a page of a partition, may take this many budgets: no caller waits for it."""
 _UPKEEP = 40
 """The same for one batch of purging, clearing or searching."""
 _OPENING = 120
@@ -297,8 +297,8 @@ class PostgresTier:
         self, partition: bytes, after: bytes | None = None, limit: int = 1000
     ) -> tuple[list[bytes], bytes | None]:
         """As `PartitionedTier`: none is gone, and none is forgotten."""
-        since = partitions.since(after)
-        return await self._call("members", partial(partitions.page, self._sql, partition, since, limit))
+        work = partial(partitions.page, self._sql, partition, partitions.since(after), limit)
+        return await self._call("members", work, patience=_PATIENT)
 
     async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
         """As `ScannableTier`."""

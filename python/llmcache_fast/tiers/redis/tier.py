@@ -271,7 +271,7 @@ class RedisTier:
     ) -> tuple[list[bytes], bytes | None]:
         """As `PartitionedTier`; those found gone are taken out."""
         route = self._opened("members")
-        return await self._partitions.members(route, self._silence, partition, after, limit)
+        return await self._partitions.members(route, self.write_budget, partition, after, limit)
 
     async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
         """As `ScannableTier`."""
