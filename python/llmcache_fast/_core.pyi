@@ -62,9 +62,14 @@ class DiskStore:
         """The envelope of each 32-byte key, in order."""
 
     def put_many(
-        self, records: Sequence[tuple[bytes, bytes, int, int, int, int]], now: int
+        self,
+        records: Sequence[
+            tuple[bytes, bytes, int, int, int, int] | tuple[bytes, bytes, int, int, int, int, bytes]
+        ],
+        now: int,
     ) -> tuple[int, int, int]:
-        """Store `(key, envelope, epoch, snap, stale_until, cost)`s; counts of stored, superseded, refused."""
+        """Store `(key, envelope, epoch, snap, stale_until, cost)`s, some with a partition behind; counts of
+        stored, superseded, refused."""
 
     def delete_many(self, keys: Sequence[bytes]) -> int: ...
     def purge(self, now: int, limit: int) -> int: ...
@@ -92,6 +97,9 @@ class DiskStore:
         """`(key, envelope)`s, and where to go on."""
 
     def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int: ...
+    def members(self, partition: bytes, after: int | None, limit: int) -> tuple[list[bytes], int | None]:
+        """Keys of a partition that arrived after `after`, in that order; when the last of them did."""
+
     def check(self) -> list[str]: ...
     def stats(self) -> dict[str, int]: ...
     def close(self) -> None: ...
@@ -550,7 +558,7 @@ class Engine:
         namespace: str,
         key: bytes,
         keyring: Keyring | None,
-        unpack: Callable[[bytes], Any],
+        unpack: Callable[[bytes], tuple[Any, bytes]],
     ) -> bytes | str | None: ...
     def _view(self, key: bytes) -> View | None: ...
     def _peek(self, key: bytes) -> View | None: ...

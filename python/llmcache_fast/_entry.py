@@ -46,6 +46,35 @@ class Computed(msgspec.Struct, Generic[T], frozen=True):
     store: bool = True
 
 
+PARTITION = 32
+SPACE = 16
+"""Bytes of a facet's names."""
+
+
+class Facet(msgspec.Struct, frozen=True, array_like=True):
+    """What an entry can be found by when the same is asked in other words. It shows no text.
+
+    Raises:
+        ValueError: of another size than it says here.
+    """
+
+    partition: bytes
+    """32 bytes: of the request without its last user text. Entries of two partitions never meet."""
+    space: bytes
+    """16 bytes: which embedder made the vector, at which precision. Vectors of two spaces do not compare."""
+    text: str
+    """The question."""
+    vector: bytes
+    """Of unit length, float16, little-endian; empty where the holder does without."""
+
+    def __post_init__(self) -> None:
+        if len(self.partition) != PARTITION or len(self.space) != SPACE or len(self.vector) % 2:
+            raise ValueError("a facet has 32 bytes of partition, 16 of space and a vector of float16")
+
+    def __repr__(self) -> str:
+        return f"Facet(text of {len(self.text)} characters, vector of {len(self.vector) // 2})"
+
+
 class Facts(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """The facts of an entry that no decision on the hit path needs; packed beside it in every tier."""
 
@@ -55,6 +84,7 @@ class Facts(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     model: str | None = None
     usage: Usage | None = None
     compute_micros: int = 0
+    semantic: Facet | None = None
 
 
 class Entry(NamedTuple):
@@ -159,6 +189,8 @@ _NOTHING = Facts()
 _NO_FACTS = _encode_facts(_NOTHING)
 _decode_facts = msgspec.msgpack.Decoder(Facts).decode
 _decode_json = msgspec.json.Decoder().decode
+_SIX = b"\x96"
+"""How MessagePack begins an array of six."""
 
 
 def _read_json(payload: bytes) -> None:
@@ -180,7 +212,10 @@ def pack_facts(facts: Facts) -> bytes:
     if facts is _NOTHING:
         return b""
     packed = _encode_facts(facts)
-    return b"" if packed == _NO_FACTS else packed
+    if facts.semantic is not None:
+        return packed
+    # As it was before there were facets: the encoder writes the nil at the end of an array.
+    return b"" if packed == _NO_FACTS else _SIX + packed[1:-1]
 
 
 def unpack_facts(packed: bytes) -> Facts:
@@ -190,6 +225,25 @@ def unpack_facts(packed: bytes) -> Facts:
         msgspec.DecodeError: it is none.
     """
     return _decode_facts(packed) if packed else _NOTHING
+
+
+def without_vector(facts: Facts) -> Facts:
+    """The facts as memory keeps them: a vector is in the index, and not there twice."""
+    facet = facts.semantic
+    if facet is None or not facet.vector:
+        return facts
+    return msgspec.structs.replace(facts, semantic=msgspec.structs.replace(facet, vector=b""))
+
+
+def unpack_for_memory(packed: bytes) -> tuple[Facts, bytes]:
+    """The facts of a packed form, and the packed form that memory keeps.
+
+    Raises:
+        msgspec.DecodeError: it is none.
+    """
+    facts = unpack_facts(packed)
+    kept = without_vector(facts)
+    return kept, packed if kept is facts else pack_facts(kept)
 
 
 def to_envelope(entry: Entry, *, compress: bool = False, keyring: _core.Keyring | None = None) -> bytes:

@@ -18,7 +18,15 @@ import anyio.abc
 
 from llmcache_fast._answer import entry_of
 from llmcache_fast._core import Engine
-from llmcache_fast._entry import Content, Entry, Facts, pack_facts, stored_form, unpack_facts
+from llmcache_fast._entry import (
+    Content,
+    Entry,
+    Facts,
+    pack_facts,
+    stored_form,
+    unpack_for_memory,
+    without_vector,
+)
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._floor import Floor
 from llmcache_fast._markers import Markers
@@ -196,7 +204,7 @@ class Lookup:
                 if not self.may_serve(namespace):
                     return None  # the tier, or another process, was waited for beyond it
             if quick and envelope is not None and not missed:
-                value = self._engine._promote(envelope, namespace, key, self._wire.keyring, unpack_facts)
+                value = self._engine._promote(envelope, namespace, key, self._wire.keyring, unpack_for_memory)
                 if value is not None:
                     floor.hits += 1
                     return value
@@ -337,8 +345,9 @@ class Lookup:
     # -- writing --------------------------------------------------------------------------------------
 
     def put_memory(self, entry: Entry) -> str:
-        """Put an entry into L1; what became of it."""
-        facts, packed = entry.facts, pack_facts(entry.facts)
+        """Put an entry into L1; what became of it. Memory keeps no vector: the index does."""
+        facts = without_vector(entry.facts)
+        packed = pack_facts(facts)
         return self._engine._insert(
             entry.key,
             stored_form(entry),

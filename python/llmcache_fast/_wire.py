@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from llmcache_fast import _entry
 from llmcache_fast._core import Keyring, decode_envelope, encode_envelope
 from llmcache_fast._secrecy import Secrecy
@@ -47,6 +49,7 @@ class Wire:
         Raises:
             ValueError: a part that does not fit the wire form: 64 KiB of namespace, 4 GiB of payload.
         """
+        facts = entry.facts
         return StoredRecord(
             key=self.tier_key(entry.key),
             envelope=_entry.to_envelope(entry, compress=self._compress, keyring=self._keyring),
@@ -57,7 +60,8 @@ class Wire:
             created=entry.created,
             fresh_until=entry.fresh_until,
             namespace=None if self._hidden else entry.namespace,
-            facts=None if self._hidden else entry.facts,
+            facts=None if self._hidden else _bare(facts),
+            partition=None if facts.semantic is None else self.tier_key(facts.semantic.partition),
         )
 
     def entry(self, envelope: bytes, namespace: str, key: bytes) -> tuple[_entry.Entry | None, str]:
@@ -98,7 +102,7 @@ class Wire:
         return found.payload if found is not None and found.kind == _NOTE else None
 
     def tier_key(self, key: bytes) -> bytes:
-        """What tiers call the entry of a fingerprint."""
+        """What tiers call the entry of a fingerprint, or a partition."""
         return key if self._blinding is None else self._blinding.tier_key(key)
 
     def tier_target(self, target: int) -> int:
@@ -144,6 +148,11 @@ class Wire:
 _RULES: Final = "rules"
 _NOTE: Final = 2
 """The envelope's kind of what is no response."""
+
+
+def _bare(facts: _entry.Facts) -> _entry.Facts:
+    """Without the facet, which is for those alone who open the envelope."""
+    return facts if facts.semantic is None else msgspec.structs.replace(facts, semantic=None)
 
 
 def _rule_key(namespace: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
@@ -27,6 +28,8 @@ from llmcache_fast.tiers.base import (
     Raised,
     StoredRecord,
     Tier,
+    arrival_of,
+    cursor_at,
 )
 
 T = TypeVar("T")
@@ -55,7 +58,7 @@ class ManualClock(Clock):
 
 
 class MemoryTier:
-    """A tier, an authority, a bus and leases in a dict: the contract at its plainest.
+    """A tier, an authority, a bus, leases and partitions in a dict: the contract at its plainest.
 
     Nothing outlives `aclose`.
     """
@@ -67,6 +70,8 @@ class MemoryTier:
         self._max_record = max_record
         self._open = False
         self.records: dict[bytes, StoredRecord] = {}
+        self._arrivals: dict[bytes, int] = {}
+        self._arrived = 0
         self._clocks: dict[int, tuple[int, int]] = {}
         self._markers: dict[int, dict[int, int]] = {}
         self._rules: dict[int, dict[bytes, int]] = {}
@@ -96,6 +101,8 @@ class MemoryTier:
                 superseded += 1
             else:
                 self.records[record.key] = record
+                self._arrived += 1
+                self._arrivals[record.key] = self._arrived
                 stored += 1
         return PutReport(stored, superseded, refused)
 
@@ -193,6 +200,16 @@ class MemoryTier:
         found = [(key, self.records[key].envelope) for key in keys]
         return found, keys[-1] if len(keys) == limit else None
 
+    async def members(
+        self, partition: bytes, after: bytes | None = None, limit: int = 1000
+    ) -> tuple[list[bytes], bytes | None]:
+        await self._enter("members")
+        since = -1 if after is None else arrival_of(after)
+        of = [key for key, record in self.records.items() if record.partition == partition]
+        every = sorted((self._arrivals.get(key, 0), key) for key in of)
+        arrivals = [each for each in every if each[0] > since][:limit]
+        return [key for _, key in arrivals], cursor_at(arrivals[-1][0]) if arrivals else after
+
     async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
         await self._enter("discard_many")
         gone = [
@@ -285,6 +302,8 @@ class FaultyTier:
         self.inner = inner
         self.plan = plan
         self.calls: Counter[str] = Counter()
+        if hasattr(inner, "members"):
+            self.members = partial(self._through, "members", inner.members)
 
     async def open(self) -> None:
         await self._through("open", self.inner.open)

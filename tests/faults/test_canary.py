@@ -21,11 +21,12 @@ import msgspec
 import pytest
 
 from llmcache_fast import LLMCache, LLMCacheError, UnstorableValueError, _codec, _core
-from llmcache_fast._entry import CONTENTS, Content
+from llmcache_fast._entry import CONTENTS, Content, Facet
 from llmcache_fast._errors import TierError
 from llmcache_fast._secrecy import Secrecy
 from llmcache_fast._wire import Wire
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier
+from llmcache_fast.tiers.disk import DiskTier
 from tests.golden.make_envelope_vectors import checked
 
 PROMPT, ANSWER, TAG = ("canary" + part * 5 for part in ("Pq", "Aw", "Tz"))
@@ -345,6 +346,48 @@ async def test_a_tier_holds_nothing_that_can_be_read() -> None:
         async with LLMCache(tiers=[SharedTier(tier)], secrecy=secrecy, clock=clock) as third:
             assert await third.get(REQUEST) is None
             assert await third.get(REQUESTS[0]) == {"answer": ANSWER}
+
+
+FACET = Facet(bytes(range(32)), bytes(range(16)), f"{PROMPT}?", (PROMPT * 8).encode())
+"""A question, and a vector that can be recognised."""
+
+
+def contents(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+
+
+async def test_a_facet_is_said_nowhere_and_can_be_read_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Question, vector and partition of a sealed entry: in files, in memory below, and aloud."""
+    caplog.set_level(logging.DEBUG)
+    ears, clock = Ears(), ManualClock()
+    failing = FaultyTier(MemoryTier(clock=clock), lambda name, number: Fault(DriverError(name)))
+    disk, memory = DiskTier(tmp_path / "disk", clock=clock), MemoryTier(clock=clock)
+    options: dict[str, Any] = {"compress": False, "journal": tmp_path / "journal", "durability": "journal"}
+    secrecy = Secrecy(KEY, blinding=bytes(range(150, 182)))
+    wire = Wire(secrecy)
+    async with LLMCache(tiers=[memory, disk, failing], secrecy=secrecy, clock=clock, **options) as cache:
+        await cache.set(REQUEST, "an answer", tags=["t"])
+        entry = cache._lookup.peek(cache.fingerprint(REQUEST), "default")
+        assert entry is not None
+        entry = entry._replace(facts=msgspec.structs.replace(entry.facts, semantic=FACET))
+        record = wire.record(entry)
+        cache._lookup.put(entry)
+        with anyio.move_on_after(1):
+            await cache.flush()
+        assert (await disk.members(wire.tier_key(FACET.partition)))[0] == [wire.tier_key(entry.key)]
+        ears.hear(cache.stats(), cache.explain(REQUEST), FACET, entry.facts)
+        ears.hear(record._replace(envelope=b"", key=b""))
+        held = contents(tmp_path)
+        held += [msgspec.msgpack.encode(each) for each in memory.records.values()]
+        assert len(held) > 3
+    held += contents(tmp_path)
+    for hidden in (PROMPT.encode(), FACET.partition, FACET.partition[4:20], entry.key):
+        assert not [each for each in held if hidden in each]
+    for message in caplog.records:
+        ears.hear(message.getMessage(), vars(message))
+    assert ears.canaries() == []
 
 
 async def test_a_message_that_quotes_a_value_is_found(

@@ -131,6 +131,24 @@ def record(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def packed(word: bytes | str | int | list[Any] | None) -> bytes:
+    """MessagePack, of what facts are made of."""
+    if word is None:
+        return b"\xc0"
+    if isinstance(word, int):
+        return b"\xcd" + word.to_bytes(2)
+    if isinstance(word, list):
+        return bytes([0x90 | len(word)]) + b"".join(map(packed, word))
+    if isinstance(word, str):
+        return b"\xd9" + bytes([len(word.encode())]) + word.encode()
+    return b"\xc4" + bytes([len(word)]) + word
+
+
+VECTOR = struct.pack("<4e", 0.5, -0.5, 0.5, 0.5)
+FACET = [bytes(range(32, 64)), bytes(range(64, 80)), "Wann kocht Wasser auf 2000 m Höhe?", VECTOR]
+FACTS_OF = packed([["doc:7"], "a/b", [], "m", None, 1500, FACET])
+"""Tags, label, versions it depends on, model, usage, compute time, facet."""
+
 RECORDS = {
     "plain": record(),
     "empty": record(namespace=b"", facts=b"", payload=b""),
@@ -153,6 +171,8 @@ RECORDS = {
         key=KEY, salt=SALT, content_type=1, namespace="équipe-日本".encode(), payload="こんにちは".encode()
     ),
     "sealed and compressed": record(key=KEY, salt=SALT, payload=b"a" * 3000, frame=run(b"a", 3000)),
+    "with a facet": record(facts=FACTS_OF),
+    "sealed, with a facet": record(key=KEY, salt=SALT, facts=FACTS_OF),
 }
 
 LARGEST = 64 << 20

@@ -1,7 +1,7 @@
 """Files that earlier versions of the disk tier made are opened with all that is in them.
 
-`disk_v1.sqlite3` was made by version 1 of the schema, `disk_v2.sqlite3` by version 2, both with what
-`CONTENT` and `CLOCKS` say. They are never made again: what a version wrote does not change.
+`disk_v1.sqlite3` was made by version 1 of the schema, and so on, all of them with what `CONTENT` and `CLOCKS`
+say. They are never made again: what a version wrote does not change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ CLOCKS = {
     TOP: (START + 501, [(9, START + 501)]),
 }
 EPOCHS = {7: 18122288882901454864, 8: 17846424645950410048, TOP: 13124718620259828669}
-RULES = {1: {}, 2: {7: [(b"a rule of version 2", START + 2)]}}
+RULES = {1: {}, **{n: {7: [(b"a rule of version %d" % n, START + 2)]} for n in (2, 3)}}
+PARTITION = bytes(range(32))
+MEMBERS = {1: [], 2: [], 3: list(CONTENT)[::2]}
 
 
 def placed(version: int, folder: Path) -> Path:
@@ -50,6 +52,7 @@ def verify(store: DiskStore, version: int) -> None:
         assert rules == RULES[version].get(namespace, [])
         if version == 1:
             assert epoch == EPOCHS[namespace]
+    assert store.members(PARTITION, None, 100)[0] == MEMBERS[version]
     assert store.check() == []
 
 
@@ -66,7 +69,7 @@ def shape(database: Path) -> dict[str, list[tuple[object, ...]]]:
     return {name: [row[:4] for row in rows] for name, rows in found.items()}
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_file_of_an_earlier_version_keeps_its_content(version: int, tmp_path: Path) -> None:
     store = DiskStore(str(placed(version, tmp_path)), 1 << 20, 5.0)
     assert not store.created
@@ -77,7 +80,7 @@ def test_a_file_of_an_earlier_version_keeps_its_content(version: int, tmp_path: 
     verify(DiskStore(str(tmp_path), 1 << 20, 5.0), version)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_it_becomes_what_a_new_file_is(version: int, tmp_path: Path) -> None:
     DiskStore(str(placed(version, tmp_path / "old")), 1 << 20, 5.0).close()
     DiskStore(str(tmp_path / "new"), 1 << 20, 5.0).close()
@@ -98,3 +101,6 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     # An older build of that version would be wrong about it from now on: it is told so by the version.
     later = [(key, b"later", 1, 1, NEVER, 1) for key in CONTENT]
     assert store.put_many(later, 0)[0] == 20
+    member = (b"m" * 32, b"later", 1, 1, NEVER, 1, PARTITION)
+    assert store.put_many([member], START) == (1, 0, 0)
+    assert store.members(PARTITION, None, 100) == ([b"m" * 32], START)

@@ -47,9 +47,10 @@ async def test_redis(redis_server: RedisServer, redis_prefix: str) -> None:
     for tier in tiers:
         await tier.open()
     await tiers[0].put_many([record(number) for number in range(1500)])
+    await tiers[0].put_many([record(number)._replace(partition=bytes(32)) for number in range(3)])
     await tiers[0].raise_markers(1, [2, 3])
     await tiers[0].lease_many([key(9999)], b"token", 60.0)
-    assert await redis.census(tiers[0]) == {"rows": 1500, "leases": 1, "namespaces": 1}
-    assert await redis.census(tiers[1]) == {"rows": 0, "leases": 0, "namespaces": 0}
+    assert await redis.census(tiers[0]) == {"rows": 1500, "leases": 1, "namespaces": 1, "partitions": 1}
+    assert await redis.census(tiers[1]) == {"rows": 0, "leases": 0, "namespaces": 0, "partitions": 0}
     for tier in tiers:
         await tier.aclose()

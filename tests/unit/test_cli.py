@@ -424,7 +424,7 @@ def test_stats_of_servers(
     assert "migrate" in capsys.readouterr().err
     anyio.run(_store, [redis], None)
     anyio.run(_store, [postgres_url], None)
-    assert json_of(capsys, "stats", redis) == {"rows": 2, "leases": 0, "namespaces": 1}
+    assert json_of(capsys, "stats", redis) == {"rows": 2, "leases": 0, "namespaces": 1, "partitions": 0}
     counted = json_of(capsys, "stats", postgres_url)
     assert counted.pop("bytes") > 0
     assert counted == {"rows": 2, "expired": 0, "namespaces": 1, "markers": 1, "leases": 0}

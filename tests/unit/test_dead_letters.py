@@ -46,6 +46,16 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = Exit
     return json.loads(text)
 
 
+async def test_a_letter_keeps_its_partition(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path, clock=ManualClock())
+    shown, hidden = (
+        record(1, partition=bytes(range(32))),
+        record(2, facts=None, namespace=None, partition=bytes(32)),
+    )
+    await letters.add([("disk", "io", shown), ("disk", "io", hidden)])
+    assert [letter.record for letter in (await letters.all())[0]] == [shown, hidden]
+
+
 async def test_letters_come_back_as_they_were(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path, clock=ManualClock())
     await letters.add([("disk", "refused", record(1)), ("disk", "io", record(2, facts=None, namespace=None))])

@@ -417,3 +417,28 @@ async def test_an_outage_is_announced() -> None:
                 await tier.get_many([KEY])
     await watch()
     assert told == [["read"], ["read"]]
+
+
+async def test_members_are_read_within_the_budget_of_a_batch_and_an_outage_is_one_of_reads() -> None:
+    gate = anyio.Event()
+    tier: Any = await guarded(holding(gate, "members"), QUICK)
+    for _ in range(BREAKER.least):
+        with pytest.raises(TierUnavailableError) as caught:
+            await tier.members(KEY)
+        assert caught.value.reason == "timeout"
+    assert tier.breaker("read").state == "open"
+    with pytest.raises(TierUnavailableError) as caught:
+        await tier.members(KEY)
+    assert caught.value.reason == "open"
+    gate.set()
+    await tier.aclose()
+    tier = await guarded(MemoryTier())
+    assert await tier.members(KEY) == ([], None)
+    await tier.aclose()
+
+
+async def test_a_tier_without_partitions_has_none_behind_a_guard() -> None:
+    class Plain:
+        name = "plain"
+
+    assert not hasattr(GuardedTier(Plain()), "members")  # type: ignore[arg-type]

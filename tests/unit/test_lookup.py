@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from llmcache_fast import LLMCache, _core
 from llmcache_fast._core import View
+from llmcache_fast._entry import Entry, Facet, unpack_facts
+from llmcache_fast._wire import Wire
 from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.disk import DiskTier
@@ -369,3 +372,67 @@ async def test_a_get_takes_nothing_stale_invalid_or_made_up(clock: ManualClock) 
         tier.records[record.key] = record
         cache._clear()
         assert await cache.get(REQUEST) is None
+
+
+# -- facets ------------------------------------------------------------------------------------------------
+
+FACET = Facet(bytes(range(32)), bytes(range(16)), "the question", bytes(range(200)))
+
+
+async def with_facet(cache: LLMCache) -> Entry:
+    """Write an entry that has a facet, as one that was computed."""
+    await cache.set(REQUEST, "value", tags=["a"])
+    entry = cache._lookup.peek(cache.fingerprint(REQUEST), "default")
+    assert entry is not None
+    entry = entry._replace(facts=msgspec.structs.replace(entry.facts, semantic=FACET))
+    cache._lookup.put(entry)
+    await cache.flush()
+    return entry
+
+
+def in_memory(cache: LLMCache) -> Facet | None:
+    view = cache._peek(cache.fingerprint(REQUEST))
+    assert view is not None
+    return unpack_facts(view.facts).semantic
+
+
+def in_tier(tier: MemoryTier) -> Facet | None:
+    (record,) = tier.records.values()
+    entry, _ = Wire().entry(record.envelope, "default", record.key)
+    assert entry is not None
+    return entry.facts.semantic
+
+
+async def test_memory_keeps_a_facet_without_its_vector_and_tiers_keep_all_of_it(clock: ManualClock) -> None:
+    fast, slow = MemoryTier(clock=clock), MemoryTier(clock=clock)
+    fast.name = "fast"
+    bare = msgspec.structs.replace(FACET, vector=b"")
+    async with LLMCache(tiers=[fast, slow], clock=clock, ttl=100, stale_while_revalidate=100) as cache:
+        entry = await with_facet(cache)
+        assert in_memory(cache) == bare
+        assert in_tier(fast) == in_tier(slow) == FACET
+        assert (await slow.members(FACET.partition))[0] == [entry.key]
+        # The quick way and the other.
+        for by_get in (True, False):
+            cache._clear()
+            if by_get:
+                assert await cache.get(REQUEST) == "value"
+            else:
+                found = await cache._lookup.read(entry.key, "default")
+                assert found is not None
+                assert found[0].facts.semantic == FACET
+            assert in_memory(cache) == bare
+        # Neither a promotion from tier to tier nor an expiry writes what memory has.
+        cache._clear()
+        await fast.clear()
+        assert await cache.get(REQUEST) == "value"
+        await cache.flush()
+        assert in_tier(fast) == FACET
+        assert await fast.members(FACET.partition) != ([], None)
+        assert await cache.expire(REQUEST)
+        await cache.flush()
+        assert in_tier(fast) == in_tier(slow) == FACET
+        await cache.invalidate(tags=["a"])
+        assert await cache.get(REQUEST) is None
+        assert (await cache.erase(tags=["a"])).finished
+        assert (await fast.members(FACET.partition))[0] == (await slow.members(FACET.partition))[0] == []

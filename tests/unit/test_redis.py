@@ -164,6 +164,11 @@ async def works(url: str) -> None:
             found += more
         assert sorted(found) == sorted([(key(1), b"1"), (key(2), b"2")])
         assert await tier.discard_many([(key(1), 1, 10), (key(2), 1, 9)]) == 1
+        member = record(5)._replace(partition=bytes(32))
+        assert await tier.put_many([member, member]) == (2, 0, 0)
+        assert (await tier.members(bytes(32)))[0] == [key(5)]
+        await tier.delete_many([key(5)])
+        assert (await tier.members(bytes(32)))[0] == []
         assert await tier.clear() == 1
 
 
@@ -175,8 +180,8 @@ def acl(prefix: str) -> str:
     """The permissions a tier of this prefix needs; docs/how-to/redis.md prints them."""
     return (
         f"resetkeys ~{prefix}* resetchannels &{prefix}released &{prefix}raised -@all "
-        "+ping +select +mget +get +getrange +set +del +pexpire +time +publish +subscribe +scan "
-        "+evalsha +eval +zrange +zrangebyscore +zadd +zrem +zcard +zscore +zremrangebyrank"
+        "+ping +select +mget +get +getrange +set +del +pexpire +pttl +persist +time +publish +subscribe "
+        "+scan +evalsha +eval +zrange +zrangebyscore +zadd +zrem +zcard +zscore +zremrangebyrank"
     )
 
 

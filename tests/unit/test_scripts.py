@@ -87,6 +87,6 @@ def test_every_pair_of_snaps_is_ordered_as_numbers(
 
 
 def test_each_text_is_called_by_its_digest() -> None:
-    assert len(scripts.TEXTS) == 8
+    assert len(scripts.TEXTS) == 10
     assert all(len(digest) == 40 for digest in scripts.TEXTS)
     assert all(text.startswith(b"-- ") for text in scripts.TEXTS.values())

@@ -65,3 +65,22 @@ async def test_a_memory_tier_refuses_what_is_too_large() -> None:
     tier = MemoryTier(max_record=3)
     await tier.open()
     assert await tier.put_many([RECORD, RECORD._replace(envelope=b"four")]) == (1, 0, 1)
+
+
+async def test_a_record_that_a_test_has_planted_is_a_member_from_the_start() -> None:
+    tier = MemoryTier()
+    await tier.open()
+    tier.records[RECORD.key] = RECORD._replace(partition=bytes(32))
+    planted, cursor = await tier.members(bytes(32))
+    assert planted == [RECORD.key]
+    await tier.put_many([RECORD._replace(key=b"k" * 32, partition=bytes(32))])
+    assert (await tier.members(bytes(32), cursor))[0] == [b"k" * 32]
+
+
+async def test_the_members_of_a_faulty_tier_fail_to_plan() -> None:
+    tier = FaultyTier(MemoryTier(), fail_first(1, "members"))
+    await tier.open()
+    with pytest.raises(TierError, match="planned"):
+        await tier.members(bytes(32))
+    assert await tier.members(bytes(32)) == ([], None)
+    assert tier.calls["members"] == 2

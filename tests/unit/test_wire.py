@@ -12,7 +12,7 @@ import pytest
 from blake3 import blake3
 
 from llmcache_fast import _core
-from llmcache_fast._entry import CONTENTS, Entry, Facts
+from llmcache_fast._entry import CONTENTS, Entry, Facet, Facts
 from llmcache_fast._secrecy import Secrecy
 from llmcache_fast._wire import INCIDENTS, PLAIN, Wire
 from tests.golden.make_envelope_vectors import KEY, NAMED, OTHER_KEY, tier_key, tier_target
@@ -197,3 +197,28 @@ def test_hostile_records_take_no_more_of_the_process_than_the_limit() -> None:
     """Of the whole process, zstd's own memory included."""
     ran = subprocess.run([sys.executable, "-c", HOSTILE], capture_output=True, text=True, check=True)
     assert int(ran.stdout) < _core.MAX_UNPACKED + (8 << 20)
+
+
+FACET = Facet(blake3(b"p").digest(), bytes(16), "When is the harbour closed?", bytes(range(64)))
+ASKED = ENTRY._replace(facts=msgspec.structs.replace(FACTS, semantic=FACET))
+
+
+def test_a_record_tells_its_partition_and_nothing_else_of_the_facet() -> None:
+    record = PLAIN.record(ASKED)
+    assert record.partition == FACET.partition
+    assert record.facts == FACTS
+    assert PLAIN.entry(record.envelope, "support-bot", ENTRY.key) == (ASKED, "")
+    assert PLAIN.record(ENTRY).partition is None
+
+
+def test_a_sealed_facet_shows_nothing() -> None:
+    wire = Wire(Secrecy(KEY, blinding=BLIND), compress=False)
+    record = wire.record(ASKED)
+    assert record.partition == wire.tier_key(FACET.partition) == tier_key(BLIND, FACET.partition)
+    everything = shown(record)
+    for secret in (b"harbour", FACET.partition, FACET.vector, FACET.vector[:16], ENTRY.key):
+        assert secret not in everything
+    assert wire.entry(record.envelope, "support-bot", ENTRY.key) == (ASKED, "")
+    # Bound to namespace and fingerprint, as all of the record is.
+    assert wire.entry(record.envelope, "other", ENTRY.key) == (None, "unauthentic")
+    assert wire.entry(record.envelope, "support-bot", bytes(32)) == (None, "unauthentic")

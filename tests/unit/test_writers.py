@@ -108,9 +108,10 @@ async def test_what_was_acknowledged_survives_with_all_its_facts(tmp_path: Path)
     tiers = await opened("upper", "lower")
     tiers[1].down = True
     first = journal(tmp_path)
+    hidden = record(1, namespace=None, facts=None, partition=key(7))
     async with running(tiers, durability="journal", journal=first) as writers:
-        assert await writers.put(record(1, namespace=None, facts=None))
-        assert await writers.put(record(2, b"two"))
+        assert await writers.put(hidden)
+        assert await writers.put(record(2, b"two", partition=bytes(32)))
         await anyio.wait_all_tasks_blocked()
     crash(first)
     again = await opened("upper", "lower")
@@ -120,7 +121,8 @@ async def test_what_was_acknowledged_survives_with_all_its_facts(tmp_path: Path)
         assert writers.statistics().replayed == 2
         assert writers.statistics().journal is not None
         await writers.aclose()
-    assert again[1].records == {key(1): record(1, namespace=None, facts=None), key(2): record(2, b"two")}
+    assert again[1].records == {key(1): hidden, key(2): record(2, b"two", partition=bytes(32))}
+    assert (await again[1].members(key(7)))[0] == [key(1)]
     assert not lanes(tmp_path)
 
 

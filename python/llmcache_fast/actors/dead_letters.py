@@ -10,9 +10,8 @@ from typing import NamedTuple
 import anyio.to_thread
 
 from llmcache_fast import _core
-from llmcache_fast._entry import pack_facts
 from llmcache_fast._errors import TierError
-from llmcache_fast.actors.journal import record_of
+from llmcache_fast.actors.journal import facts_of, record_of
 from llmcache_fast.tiers.base import StoredRecord, clock_micros
 
 _log = logging.getLogger("llmcache_fast.dead_letters")
@@ -58,10 +57,7 @@ class DeadLetters:
     async def add(self, letters: Sequence[tuple[str, str, StoredRecord]]) -> None:
         """Write `(tier, reason, record)`s durably. A disk that fails is counted and logged, not raised."""
         now = self._clock()
-        rows = [
-            (now, reason, tier, record, None if record.facts is None else pack_facts(record.facts))
-            for tier, reason, record in letters
-        ]
+        rows = [(now, reason, tier, record, facts_of(record)) for tier, reason, record in letters]
         try:
             self.dropped += await anyio.to_thread.run_sync(self._core.add, rows)
             self.written += len(rows)

@@ -21,7 +21,7 @@ import msgspec
 from anyio.abc import TaskStatus
 
 from llmcache_fast import _core
-from llmcache_fast._entry import pack_facts, unpack_facts
+from llmcache_fast._entry import SPACE, Facet, Facts, pack_facts, unpack_facts
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import StoredRecord
 
@@ -188,8 +188,7 @@ class Journal:
             self.counts.undurable += 1
             return None
         try:
-            facts = None if record.facts is None else pack_facts(record.facts)
-            self._last = own.core.append(record, facts, tiers)
+            self._last = own.core.append(record, facts_of(record), tiers)
         except TierError as error:
             self.counts.undurable += 1
             self._failed(error)
@@ -338,13 +337,26 @@ class Journal:
         return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
 
 
+def facts_of(record: StoredRecord) -> bytes | None:
+    """A record's facts, packed, for the core to write. The partition is among them, as tiers know it."""
+    facts = record.facts
+    if record.partition is not None:
+        facet = Facet(record.partition, bytes(SPACE), "", b"")
+        facts = msgspec.structs.replace(facts or Facts(), semantic=facet)
+    return None if facts is None else pack_facts(facts)
+
+
 def record_of(fields: tuple[object, ...]) -> StoredRecord:
     """The record of what the core read; facts that cannot be read are left out."""
-    record = StoredRecord._make(fields)
+    record = StoredRecord._make((*fields, None))
     packed = fields[9]
-    if isinstance(packed, bytes):
-        try:
-            return record._replace(facts=unpack_facts(packed))
-        except msgspec.DecodeError:
-            return record._replace(facts=None)
-    return record
+    if not isinstance(packed, bytes):
+        return record
+    try:
+        facts = unpack_facts(packed)
+    except msgspec.DecodeError:
+        return record._replace(facts=None)
+    if facts.semantic is None:
+        return record._replace(facts=facts)
+    shown = None if record.namespace is None else msgspec.structs.replace(facts, semantic=None)
+    return record._replace(facts=shown, partition=facts.semantic.partition)

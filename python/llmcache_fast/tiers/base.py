@@ -14,6 +14,8 @@ from llmcache_fast._usage import Usage
 NEVER = _entry.NEVER
 MAX_MARKERS = 1 << 16
 """Markers an authority keeps of a namespace."""
+MAX_MEMBERS = 100_000
+"""Members of a partition that a tier remembers at least."""
 MAX_RULES = 256
 """Rules an authority keeps of a namespace: each costs every judgement of a labelled entry older than it."""
 
@@ -37,7 +39,9 @@ class StoredRecord(NamedTuple):
     namespace: str | None = None
     """For tiers that can be searched; None where a key hides what is stored."""
     facts: _entry.Facts | None = None
-    """As `namespace`: tags, label, model and what else an entry says of itself."""
+    """As `namespace`: tags, label, model and what else an entry says of itself, but no facet."""
+    partition: bytes | None = None
+    """32 bytes that tell of which partition the record is, if it is of one: see `PartitionedTier`."""
 
 
 class PutReport(NamedTuple):
@@ -54,6 +58,22 @@ class PutReport(NamedTuple):
 def clock_micros() -> int:
     """Microseconds since 1970, from the machine's clock: the default of every `clock` parameter."""
     return time.time_ns() // 1000
+
+
+def cursor_at(arrival: int) -> bytes:
+    """The cursor of a partition's followers behind a member that arrived at a number, 0 to 2^63 - 1."""
+    return arrival.to_bytes(8)
+
+
+def arrival_of(cursor: bytes) -> int:
+    """The opposite of `cursor_at`.
+
+    Raises:
+        ValueError: it is no cursor.
+    """
+    if len(cursor) != 8 or cursor[0] > 0x7F:
+        raise ValueError("after: give the cursor that `members` returned, or None")
+    return int.from_bytes(cursor)
 
 
 class Tier(Protocol):
@@ -227,6 +247,23 @@ class ScannableTier(Tier, Protocol):
     async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
         """Delete each record, `(key, epoch, snap)`, that still has this stamp; how many were. What was put
         meanwhile stays, and no tombstone is left."""
+        ...
+
+
+class PartitionedTier(Tier, Protocol):
+    """A tier that knows which records are of a partition: those that can answer one another's questions."""
+
+    async def members(
+        self, partition: bytes, after: bytes | None = None, limit: int = 1000
+    ) -> tuple[list[bytes], bytes | None]:
+        """Keys of a partition's records in the order of their arrival in the tier, at most `limit`, and a
+        cursor: given as `after`, now or later, it brings what has arrived since. None as long as nothing has.
+        When it comes back as it was given, that is all for now; a page may be short, and not the last.
+
+        A record that is written again arrives again. Where `put_many` has returned, its records have arrived,
+        and what is listed can be read. It may be gone, expired or replaced since: who reads it judges. A tier
+        may forget all but the newest `MAX_MEMBERS` of a partition.
+        """
         ...
 
 

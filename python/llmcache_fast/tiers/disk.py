@@ -19,7 +19,17 @@ import anyio.to_thread
 from llmcache_fast._core import DiskStore
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._options import size_in_bytes
-from llmcache_fast.tiers.base import Asked, Changes, Message, PutReport, Raised, StoredRecord, clock_micros
+from llmcache_fast.tiers.base import (
+    Asked,
+    Changes,
+    Message,
+    PutReport,
+    Raised,
+    StoredRecord,
+    arrival_of,
+    clock_micros,
+    cursor_at,
+)
 from llmcache_fast.tiers.followers import Followers
 
 _log = logging.getLogger("llmcache_fast.disk")
@@ -116,7 +126,8 @@ class DiskTier:
         return await self._call("get_many", lambda store: store.get_many(list(keys)), abandon=True)
 
     async def put_many(self, records: Sequence[StoredRecord]) -> PutReport:
-        rows, now = [record[:6] for record in records], self._clock()
+        now = self._clock()
+        rows = [record[:6] if record[10] is None else (*record[:6], record[10]) for record in records]
         return PutReport(*await self._call("put_many", lambda store: store.put_many(rows, now)))
 
     async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
@@ -172,6 +183,16 @@ class DiskTier:
         after = None if cursor is None else int.from_bytes(cursor, "big")
         records, end = await self._call("scan", lambda store: store.scan(after, limit), abandon=True)
         return records, None if end is None else end.to_bytes(8, "big")
+
+    async def members(
+        self, partition: bytes, after: bytes | None = None, limit: int = 1000
+    ) -> tuple[list[bytes], bytes | None]:
+        """As `PartitionedTier`. None of them is gone, and none is forgotten."""
+        since = None if after is None else arrival_of(after)
+        keys, last = await self._call(
+            "members", lambda store: store.members(partition, since, limit), abandon=True
+        )
+        return keys, after if last is None else cursor_at(last)
 
     async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
         return await self._call("discard_many", lambda store: store.discard_many(list(stamped)))

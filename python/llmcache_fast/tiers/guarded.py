@@ -52,7 +52,8 @@ class GuardOptions:
     write_budget: float | None = None
     """For deletions and markers. None: the tier's own `write_budget`, or 1."""
     batch_budget: float = 2.0
-    """For the write-behind buffer's batches and for cleaning: no caller waits for them."""
+    """For the write-behind buffer's batches, for cleaning and for pages of a partition: no caller waits for
+    them."""
     walk_budget: float = 10.0
     """For the pages of a walk through all records. Longer: a walk that is slow is no outage to readers."""
     open_budget: float = 2.0
@@ -100,9 +101,10 @@ class _Call:
 class GuardedTier:
     """`inner`, a `Tier`, with every call bounded in time, number and patience.
 
-    It has the methods of `Authority` and `LeasingTier` where `inner` has them. Every failure is a
-    `TierError`; those of the guard itself are `TierUnavailableError` with the reason `timeout` (the budget is
-    over), `open` (the breaker is; costs microseconds) or `abandoned`, and `TierError` with the reason `busy`.
+    It has the methods of `Authority`, `LeasingTier` and `PartitionedTier` where `inner` has them. Each
+    failure is a `TierError`; those of the guard itself are `TierUnavailableError` with the reason `timeout`
+    (the budget is over), `open` (the breaker is; costs microseconds) or `abandoned`, and `TierError` with
+    `busy`.
 
     A call that runs out of its budget may still be done, later: as with any lost reply.
     """
@@ -145,6 +147,7 @@ class GuardedTier:
             ("lease_many", "write", read),
             ("renew_leases", "write", write),
             ("release_leases", "write", write),
+            ("members", "read", self.options.batch_budget),
             ("scan", "read", self.options.walk_budget),
             ("discard_many", "write", self.options.walk_budget),
         )

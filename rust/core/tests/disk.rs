@@ -32,6 +32,7 @@ fn record(number: u64, envelope: &[u8]) -> Record<'_> {
         snap: 10,
         stale_until: NEVER,
         cost: 1000,
+        partition: None,
     }
 }
 

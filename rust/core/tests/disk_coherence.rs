@@ -38,6 +38,7 @@ fn record(number: u64, envelope: &[u8]) -> Record<'_> {
         snap: 10,
         stale_until: NEVER,
         cost: 1000,
+        partition: None,
     }
 }
 
@@ -392,4 +393,92 @@ fn a_scrub_keeps_what_another_process_stored_and_this_one_would_not() {
     small.scrub().unwrap();
     assert_eq!(large.get_many(&[key(1)]).unwrap(), [Some(envelope)]);
     small.put_many(&[record(2, b"two")], 0).unwrap();
+}
+
+fn member(number: u64, partition: u64, envelope: &[u8]) -> Record<'_> {
+    Record {
+        partition: Some(key(partition)),
+        ..record(number, envelope)
+    }
+}
+
+fn members(store: &DiskStore, partition: u64, after: i64) -> (Vec<Key>, Option<i64>) {
+    let page = store.members(&key(partition), after, 10_000).unwrap();
+    (page.keys, page.last)
+}
+
+#[test]
+fn members_arrive_in_order_and_go_with_their_records() {
+    let folder = temp();
+    let store = open(folder.path());
+    let batch: Vec<_> = (0..10).map(|n| member(n, 77, b"x")).collect();
+    store.put_many(&batch, 1000).unwrap();
+    assert_eq!(
+        members(&store, 77, i64::MIN),
+        ((0..10).map(key).collect(), Some(1009))
+    );
+    // The time goes back: arrivals do not. Of another store they are later all the same.
+    let other = open(folder.path());
+    other.put_many(&[member(3, 77, b"again")], 5).unwrap();
+    assert_eq!(members(&store, 77, 1009), (vec![key(3)], Some(1010)));
+    store.put_many(&[member(10, 77, b"x")], 2000).unwrap();
+    assert_eq!(members(&store, 77, 1010), (vec![key(10)], Some(2000)));
+    // Deleted, discarded, expired, moved, written without a partition: no members any more.
+    store.delete_many(&[key(0)]).unwrap();
+    store
+        .discard_many(&[(key(1), 1, 10), (key(2), 1, 9)])
+        .unwrap();
+    let expiring = Record {
+        stale_until: 50,
+        ..member(4, 77, b"x")
+    };
+    store
+        .put_many(&[expiring, member(5, 78, b"x"), record(6, b"x")], 0)
+        .unwrap();
+    assert_eq!(store.purge(50, 10).unwrap(), 1);
+    assert_eq!(
+        members(&store, 77, i64::MIN).0,
+        [2, 7, 8, 9, 3, 10].map(key)
+    );
+    assert_eq!(members(&store, 78, i64::MIN).0, [key(5)]);
+    // A key that shares a row number takes the row, and its membership with it.
+    let mut twin = key(7);
+    twin[31] ^= 1;
+    store
+        .put_many(
+            &[Record {
+                key: twin,
+                ..record(7, b"twin")
+            }],
+            0,
+        )
+        .unwrap();
+    assert_eq!(members(&store, 77, i64::MIN).0, [2, 8, 9, 3, 10].map(key));
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+    assert_eq!(store.clear().unwrap(), 8);
+    assert_eq!(members(&store, 77, i64::MIN), (vec![], None));
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn members_are_within_the_bound_and_evicted_with_their_records() {
+    let folder = temp();
+    let store = DiskStore::open(folder.path(), MIB, BUDGET).unwrap();
+    for start in 0..200 {
+        let batch: Vec<_> = (0..50)
+            .map(|n| member(start * 50 + n, start % 3, b"a small record"))
+            .collect();
+        store.put_many(&batch, 0).unwrap();
+        let bytes: u64 = fs::read_dir(folder.path())
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().metadata().ok())
+            .map(|meta| meta.len())
+            .sum();
+        assert!(bytes <= MIB, "{bytes} bytes after {start} batches");
+    }
+    let stats = store.stats().unwrap();
+    assert!(stats.evicted > 5000);
+    let listed: usize = (0..3).map(|n| members(&store, n, i64::MIN).0.len()).sum();
+    assert_eq!(listed as u64, stats.rows);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
 }

@@ -83,7 +83,8 @@ impl DiskStore {
         )
     }
 
-    /// Store records given as `(key, envelope, epoch, snap, stale_until, cost)`; `now` is in microseconds.
+    /// Store records given as `(key, envelope, epoch, snap, stale_until, cost)`, with a seventh, the partition, where
+    /// there is one; `now` is in microseconds.
     ///
     /// Returns `(stored, superseded, refused)`. Evicts what is worth least to stay within the bound.
     fn put_many(
@@ -93,22 +94,31 @@ impl DiskStore {
         now: i64,
     ) -> PyResult<(u64, u64, u64)> {
         type Fields<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64, u64, i64, u64);
-        let fields: Vec<Fields<'_>> = records
+        let fields: Vec<(Fields<'_>, Option<Key>)> = records
             .iter()
-            .map(|record| record.extract())
+            .map(|record| match record.len() {
+                7 => Ok((
+                    record.get_slice(0, 6).extract()?,
+                    Some(to_key(&record.get_item(6)?.cast_into()?)?),
+                )),
+                _ => Ok((record.extract()?, None)),
+            })
             .collect::<PyResult<_>>()?;
         let records = fields
             .iter()
-            .map(|(key, envelope, epoch, snap, stale_until, cost)| {
-                Ok(Record {
-                    key: to_key(key)?,
-                    envelope: envelope.as_bytes(),
-                    epoch: *epoch,
-                    snap: *snap,
-                    stale_until: *stale_until,
-                    cost: *cost,
-                })
-            })
+            .map(
+                |((key, envelope, epoch, snap, stale_until, cost), partition)| {
+                    Ok(Record {
+                        key: to_key(key)?,
+                        envelope: envelope.as_bytes(),
+                        epoch: *epoch,
+                        snap: *snap,
+                        stale_until: *stale_until,
+                        cost: *cost,
+                        partition: *partition,
+                    })
+                },
+            )
             .collect::<PyResult<Vec<_>>>()?;
         let report = py
             .detach(|| self.inner.put_many(&records, now))
@@ -232,6 +242,26 @@ impl DiskStore {
             .collect::<PyResult<Vec<_>>>()?;
         py.detach(|| self.inner.discard_many(&stamped))
             .map_err(|error| to_python(py, "discard_many", &error))
+    }
+
+    /// Up to `limit` keys of a partition that arrived after `after` (`None`: all), in the order of their arrival,
+    /// and when the last of them did.
+    fn members<'py>(
+        &self,
+        py: Python<'py>,
+        partition: Bound<'_, PyBytes>,
+        after: Option<i64>,
+        limit: usize,
+    ) -> PyResult<(Bound<'py, PyList>, Option<i64>)> {
+        let partition = to_key(&partition)?;
+        let page = py
+            .detach(|| {
+                self.inner
+                    .members(&partition, after.unwrap_or(i64::MIN), limit)
+            })
+            .map_err(|error| to_python(py, "members", &error))?;
+        let keys = page.keys.iter().map(|key| PyBytes::new(py, key));
+        Ok((PyList::new(py, keys.collect::<Vec<_>>())?, page.last))
     }
 
     /// Problems of the file, none if it is sound. Reads the whole file.

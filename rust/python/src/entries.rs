@@ -148,7 +148,7 @@ impl Engine {
 
     /// Puts what a lower tier gave into memory, and returns it as memory holds it: the usual end of a read, in
     /// one call. `None`, and nothing done, if it is anything but an intact, fresh and valid `bytes` or `str`, or
-    /// memory has got something newer. `unpack` decodes packed facts.
+    /// memory has got something newer. `unpack` decodes packed facts, and gives them as memory keeps them.
     #[pyo3(signature = (data, namespace, key, keyring, unpack))]
     fn _promote<'py>(
         &self,
@@ -169,17 +169,18 @@ impl Engine {
         if header.kind != Kind::Value || now >= header.fresh_until.min(header.stale_until) {
             return Ok(None);
         }
-        let (targets, label) = if view.facts.is_empty() {
-            (SmallVec::new(), None)
+        let (targets, label, packed) = if view.facts.is_empty() {
+            (SmallVec::new(), None, None)
         } else {
-            let Ok(facts) = unpack.call1((PyBytes::new(py, view.facts),)) else {
+            let Ok(unpacked) = unpack.call1((PyBytes::new(py, view.facts),)) else {
                 return Ok(None);
             };
+            let (facts, packed): (Bound<'py, PyAny>, Bound<'py, PyBytes>) = unpacked.extract()?;
             let tags: Vec<String> = facts.getattr(intern!(py, "tags"))?.extract()?;
             let label: Option<String> = facts.getattr(intern!(py, "label"))?.extract()?;
             let versions: Vec<String> = facts.getattr(intern!(py, "depends_on"))?.extract()?;
             let targets = named(namespace, &tags, label.as_deref(), &versions);
-            (targets, label)
+            (targets, label, Some(packed))
         };
         let value = match header.content_type {
             ContentType::Bytes => PyBytes::new(py, &view.payload).into_any(),
@@ -215,7 +216,7 @@ impl Engine {
             kept,
             namespace,
             targets,
-            view.facts,
+            packed.as_ref().map_or(&[][..], |packed| packed.as_bytes()),
             label.as_deref(),
             times,
             header.cost,

@@ -127,7 +127,9 @@ async def test_a_role_that_owns_nothing_needs_the_rights_the_docs_list(
 
 
 async def use_all(tier: PostgresTier) -> None:
-    assert await tier.put_many([RECORD]) == (1, 0, 0)
+    assert await tier.put_many([RECORD._replace(partition=bytes(32))]) == (1, 0, 0)
+    assert (await tier.members(bytes(32)))[0] == [RECORD.key]
+    await tier.purge(0)
     assert await tier.get_many([RECORD.key]) == [b"x"]
     assert await tier.get_or_lease_many([b"\1" * 32], b"token", 1) == [(None, True)]
     assert await tier.lease_many([b"\1" * 32], b"token", 1) == [True]

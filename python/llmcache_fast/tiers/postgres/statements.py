@@ -29,20 +29,59 @@ _COLUMNS = """
     namespace, label, model, tags, metadata
 """
 
-_PUT = f"""
-INSERT INTO {{s}}.records AS there ({_COLUMNS})
-SELECT key, envelope, epoch, snap, stale_until, cost, created, fresh_until,
-       namespace, label, model, tags::text[], metadata::jsonb
-FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-            $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
-     AS given ({_COLUMNS})
+
+def _unnested(more: str = "") -> str:
+    return f"""
+    unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+           $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[]{more})
+    """
+
+
+_UPSERT = f"""
 ON CONFLICT (key) DO UPDATE SET
     envelope = excluded.envelope, epoch = excluded.epoch, snap = excluded.snap,
     stale_until = excluded.stale_until, cost = excluded.cost, created = excluded.created,
     fresh_until = excluded.fresh_until, namespace = excluded.namespace, label = excluded.label,
-    model = excluded.model, tags = excluded.tags, metadata = excluded.metadata
+    model = excluded.model, tags = excluded.tags, metadata = excluded.metadata,
+    partition = excluded.partition, arrival = excluded.arrival
 WHERE NOT ({_newer("there", "excluded")})
    OR (there.envelope IS NULL AND there.stale_until <= {_now(14)})
+"""
+
+_PUT = f"""
+INSERT INTO {{s}}.records AS there ({_COLUMNS})
+SELECT key, envelope, epoch, snap, stale_until, cost, created, fresh_until,
+       namespace, label, model, tags::text[], metadata::jsonb
+FROM {_unnested()} AS given ({_COLUMNS})
+{_UPSERT}
+"""
+
+# Of records some of which have a partition. Its row is locked, in the order of the partitions, before any
+# record is written (`sql/0005_partitions.sql`): the last sort has all of them first.
+_JOIN = f"""
+WITH present AS MATERIALIZED (
+    SELECT {_now(14)} AS micros
+), given AS MATERIALIZED (
+    SELECT *, row_number() OVER (PARTITION BY partition ORDER BY place) AS nth,
+           count(*) OVER (PARTITION BY partition) AS joining
+    FROM {_unnested(", $15::bytea[]")} WITH ORDINALITY AS rows ({_COLUMNS}, partition, place)
+), arrived AS MATERIALIZED (
+    INSERT INTO {{s}}.partitions AS p (partition, arrival)
+    SELECT partition, micros + count(*) FROM given, present
+    WHERE partition IS NOT NULL GROUP BY partition, micros ORDER BY partition
+    ON CONFLICT (partition) DO UPDATE
+    SET arrival = greatest(excluded.arrival, p.arrival + excluded.arrival - (SELECT micros FROM present))
+    RETURNING partition, arrival
+)
+INSERT INTO {{s}}.records AS there ({_COLUMNS}, partition, arrival)
+SELECT key, envelope, epoch, snap, stale_until, cost, created, fresh_until,
+       namespace, label, model, tags::text[], metadata::jsonb, partition, arrival - joining + nth
+FROM given LEFT JOIN arrived USING (partition) ORDER BY key
+{_UPSERT}
+"""
+
+_MEMBERS = """
+SELECT key, arrival FROM {s}.records WHERE partition = $1 AND arrival > $2 ORDER BY arrival LIMIT $3
 """
 
 _DELETE = """
@@ -68,7 +107,7 @@ WITH there AS MATERIALIZED (
     FROM unnest($1::bytea[]) AS given (key), counted
     ON CONFLICT (key) DO UPDATE SET
         envelope = NULL, namespace = NULL, label = NULL, model = NULL, tags = NULL, metadata = NULL,
-        epoch = excluded.epoch, cost = 0, created = 0, fresh_until = 0,
+        partition = NULL, arrival = NULL, epoch = excluded.epoch, cost = 0, created = 0, fresh_until = 0,
         snap = CASE WHEN old.envelope IS NULL AND {_newer("old", "excluded")} THEN old.snap
                     ELSE excluded.snap END,
         stale_until = CASE WHEN old.envelope IS NULL AND {_newer("old", "excluded")}
@@ -161,7 +200,16 @@ SELECT pg_notify($3, encode(key, 'hex')) FROM gone
 
 _LEASED = f"SELECT key FROM {{s}}.leases WHERE key = ANY ($1::bytea[]) AND until > {_now(2)}"
 
-_PURGE_LEASES = f"""
+# Partitions only if nothing arrived in them for a while: none is deleted that is being written into.
+_PURGE_IDLE = f"""
+WITH idle AS (
+    DELETE FROM {{s}}.partitions WHERE partition = ANY (ARRAY(
+        SELECT p.partition FROM {{s}}.partitions AS p
+        WHERE p.arrival <= {_now(2)} - 3600000000
+          AND NOT EXISTS (SELECT FROM {{s}}.records AS r WHERE r.partition = p.partition)
+        LIMIT $1 FOR UPDATE SKIP LOCKED
+    ))
+)
 DELETE FROM {{s}}.leases WHERE key = ANY (ARRAY(
     SELECT key FROM {{s}}.leases WHERE until <= {_now(2)} LIMIT $1 FOR UPDATE SKIP LOCKED
 ))
@@ -174,6 +222,8 @@ class Statements:
 
     get: str = _GET
     put: str = _PUT
+    join: str = _JOIN
+    members: str = _MEMBERS
     delete: str = _DELETE
     bury: str = _BURY
     purge: str = _PURGE
@@ -187,7 +237,7 @@ class Statements:
     renew: str = _RENEW
     release: str = _RELEASE
     leased: str = _LEASED
-    purge_leases: str = _PURGE_LEASES
+    purge_idle: str = _PURGE_IDLE
 
     @classmethod
     def of(cls, schema: str) -> Statements:

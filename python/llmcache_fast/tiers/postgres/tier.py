@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -18,7 +19,7 @@ from llmcache_fast.tiers.base import (
     SearchPage,
     StoredRecord,
 )
-from llmcache_fast.tiers.postgres import address, errors, rows, schema, search
+from llmcache_fast.tiers.postgres import address, errors, partitions, rows, schema, search
 from llmcache_fast.tiers.postgres.clocks import Clocks
 from llmcache_fast.tiers.postgres.connections import (
     Connection,
@@ -41,7 +42,7 @@ MAX_RECORD = 64 << 20
 TOMBSTONE = 60.0
 """Seconds that a deletion keeps older writes out: longer than a write may be on its way."""
 _PATIENT = 8
-"""A write may take this many budgets: no caller waits for it, and half a batch is no gain."""
+"""A write, or a page of a partition, may take this many budgets: no caller waits for it."""
 _UPKEEP = 40
 """The same for one batch of purging, clearing or searching."""
 _OPENING = 120
@@ -228,10 +229,10 @@ class PostgresTier:
         _checked([record.key for record in fitting])
         stored = 0
         for lot in rows.rounds(fitting):
-            columns = rows.columns(lot)
+            words = partitions.writing(self._sql, lot, self._now())
 
-            async def work(connection: Connection, columns: list[list[Any]] = columns) -> int:
-                status = await connection.execute(self._sql.put, *columns, self._now())
+            async def work(connection: Connection, words: tuple[Any, ...] = words) -> int:
+                status = await connection.execute(*words)
                 return int(status.rpartition(" ")[2])
 
             stored += await self._call("put_many", work, patience=_PATIENT)
@@ -254,13 +255,13 @@ class PostgresTier:
     async def purge(self, now: int, limit: int = 1000) -> int:
         """Delete up to `limit` records and tombstones whose time has passed; how many were.
 
-        Rows that others write are passed over, and nobody who reads waits. Beside it, leases that ended are
-        deleted.
+        Rows that others write are passed over, and nobody who reads waits. Beside it, leases that ended and
+        partitions without records are deleted.
         """
 
         async def work(connection: Connection) -> int:
             gone = int(await connection.fetchval(self._sql.purge, capped(now), limit))
-            await connection.execute(self._sql.purge_leases, limit, self._now())
+            await connection.execute(self._sql.purge_idle, limit, self._now())
             return gone
 
         return await self._call("purge", work, patience=_UPKEEP)
@@ -291,6 +292,13 @@ class PostgresTier:
 
         found = await self._call("scan", work, patience=_UPKEEP)
         return [(key, envelope) for key, envelope in found], found[-1][0] if found else None
+
+    async def members(
+        self, partition: bytes, after: bytes | None = None, limit: int = 1000
+    ) -> tuple[list[bytes], bytes | None]:
+        """As `PartitionedTier`: none is gone, and none is forgotten."""
+        work = partial(partitions.page, self._sql, partition, partitions.since(after), limit)
+        return await self._call("members", work, patience=_PATIENT)
 
     async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
         """As `ScannableTier`."""

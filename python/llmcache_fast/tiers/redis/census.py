@@ -7,12 +7,13 @@ from llmcache_fast.tiers.redis.tier import RedisTier
 from llmcache_fast.tiers.redis.walk import escaped
 
 _STEP = 500
-_KINDS = {b"r": "rows", b"l": "leases", b"c": "namespaces"}
+_KINDS = {b"r": "rows", b"l": "leases", b"c": "namespaces", b"p": "partitions"}
 """By the letter after the prefix."""
 
 
 async def census(tier: RedisTier) -> dict[str, int]:
-    """About how many keys an open tier has, by kind: rows (records and tombstones), leases, namespaces.
+    """About how many keys an open tier has, by kind: rows (records and tombstones), leases, namespaces,
+    partitions.
 
     Walks over all keys of the server (`SCAN`), whosever they are: on a large shared one that takes time, and
     what is written meanwhile may be counted twice or not.

@@ -27,6 +27,8 @@ CHANGES, _changes = _load("clock", "changes")
 LEASE, _lease = _load("lease")
 HOLD, _hold = _load("hold")
 RELEASE, _release = _load("release")
+JOIN, _join = _load("join")
+LEAVE, _leave = _load("leave")
 
 TEXTS: dict[bytes, bytes] = {
     PUT: _put,
@@ -37,5 +39,7 @@ TEXTS: dict[bytes, bytes] = {
     LEASE: _lease,
     HOLD: _hold,
     RELEASE: _release,
+    JOIN: _join,
+    LEAVE: _leave,
 }
 """Text by digest."""

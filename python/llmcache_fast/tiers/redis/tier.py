@@ -25,6 +25,7 @@ from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.clocks import Clocks
 from llmcache_fast.tiers.redis.feed import Feed
+from llmcache_fast.tiers.redis.partitions import Partitions
 from llmcache_fast.tiers.redis.releases import Releases
 from llmcache_fast.tiers.redis.replies import NAME, as_many, number_of
 from llmcache_fast.tiers.redis.routing import Cluster, Route, Single, Task
@@ -88,12 +89,14 @@ class RedisTier:
         opening, self._closing = (b"{.", b"}") if address.cluster else (b"", b"")
         self._records = prefix + b"r" + opening
         self._leases = prefix + b"l" + opening
-        clocks = prefix + b"c" + opening
+        clocks, partitions = prefix + b"c" + opening, prefix + b"p" + opening
         self._released, self._raised = prefix + b"released", prefix + b"raised"
         self._clocks = Clocks(lambda number: clocks + number + self._closing, self._raised)
         self._feed = Feed(self._clocks.heard)
         self._releases = Releases()
         self._walk = Walk(self._records)
+        self._partitions = Partitions(lambda number: partitions + _whole(number) + self._closing, self._key)
+        self._partition_walk = Walk(partitions)
         self._typical = 2048.0
 
     @classmethod
@@ -208,9 +211,20 @@ class RedisTier:
                     keys = [self._key(record.key) for record in part]
                     values = [word for record in part for word in self._written(record)]
                     tasks.append(Task(keys[0], (b"EVALSHA", scripts.PUT, len(keys), *keys, *values)))
-            replies = await route.run(tasks, self.write_budget, "put_many")
-            superseded += sum(number_of(reply, "put_many") for reply in replies)
+            joins = self._partitions.joins(window, self._clock())
+            if joins and self.address.cluster:
+                # Other nodes do not wait for one another, and a member must not be listed before its record.
+                superseded += await self._put(route, tasks)
+                await self._put(route, joins)
+            else:
+                superseded += await self._put(route, tasks, joins)
         return PutReport(len(records) - superseded, superseded)
+
+    async def _put(self, route: Route, tasks: Sequence[Task], after: Sequence[Task] = ()) -> int:
+        """Run tasks, then others in the same round trip; the sum of the first ones' replies."""
+        replies = await route.run([*tasks, *after], self.write_budget, "put_many")
+        counts = [number_of(reply, "put_many") for reply in replies]
+        return sum(counts[: len(tasks)])
 
     async def delete_many(self, keys: Sequence[bytes], stamp: tuple[int, int] | None = None) -> int:
         """As `Tier`; with a stamp, a tombstone stays for `TOMBSTONE_SECONDS`."""
@@ -240,6 +254,9 @@ class RedisTier:
         for server in route.primaries():
             async for found in self._walk.keys(server, self.write_budget, "clear"):
                 deleted += await self._delete(found, (), "clear")
+            async for found in self._partition_walk.keys(server, self.write_budget, "clear"):
+                for name in map(self._partitions.name, found):
+                    await route.run([Task(name, (b"DEL", name))], self.write_budget, "clear")
         return deleted
 
     async def scan(
@@ -248,6 +265,13 @@ class RedisTier:
         """As `ScannableTier`, in two round trips; see `walk` for what a page and a cursor are."""
         servers = self._opened("scan").primaries()
         return await self._walk.page(servers, cursor, limit, self._closing, self.write_budget)
+
+    async def members(
+        self, partition: bytes, after: bytes | None = None, limit: int = 1000
+    ) -> tuple[list[bytes], bytes | None]:
+        """As `PartitionedTier`; those found gone are taken out."""
+        route = self._opened("members")
+        return await self._partitions.members(route, self.write_budget, partition, after, limit)
 
     async def discard_many(self, stamped: Sequence[tuple[bytes, int, int]]) -> int:
         """As `ScannableTier`."""
@@ -382,9 +406,7 @@ class RedisTier:
         return (self._lease_key(key),)
 
     def _key(self, key: bytes) -> bytes:
-        if len(key) != 32:
-            raise ValueError(f"a fingerprint has 32 bytes, this one has {len(key)}")
-        return self._records + key + self._closing
+        return self._records + _whole(key) + self._closing
 
     def _lease_key(self, key: bytes) -> bytes:
         return self._leases + key + self._closing
@@ -413,6 +435,12 @@ class RedisTier:
 
 def _same(name: bytes) -> bytes:
     return name
+
+
+def _whole(key: bytes) -> bytes:
+    if len(key) != 32:
+        raise ValueError(f"a fingerprint or a partition has 32 bytes, this one has {len(key)}")
+    return key
 
 
 def _milliseconds(seconds: float) -> int:

@@ -7,6 +7,8 @@
 
 use rusqlite::{Connection, params};
 
+use super::members;
+
 /// Bytes of one page; set when the file is made.
 pub(super) const PAGE: u64 = 4096;
 /// Rows looked at per step of an eviction.
@@ -76,12 +78,15 @@ pub(super) struct Totals {
     pub(super) evicted: i64,
     pub(super) evicted_cost: i64,
     pub(super) expired: i64,
+    /// The last arrival of a partition's member.
+    pub(super) arrived: i64,
 }
 
 impl Totals {
     pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
         conn.prepare_cached(
-            "SELECT rows, bytes, inflation, evicted, evicted_cost, expired FROM state WHERE id = 1",
+            "SELECT rows, bytes, inflation, evicted, evicted_cost, expired, arrived FROM state
+             WHERE id = 1",
         )?
         .query_row([], |row| {
             Ok(Self {
@@ -91,6 +96,7 @@ impl Totals {
                 evicted: row.get(3)?,
                 evicted_cost: row.get(4)?,
                 expired: row.get(5)?,
+                arrived: row.get(6)?,
             })
         })
     }
@@ -98,7 +104,7 @@ impl Totals {
     pub(super) fn save(&self, conn: &Connection) -> rusqlite::Result<()> {
         conn.prepare_cached(
             "UPDATE state SET rows = ?1, bytes = ?2, inflation = ?3, evicted = ?4, evicted_cost = ?5,
-             expired = ?6 WHERE id = 1",
+             expired = ?6, arrived = ?7 WHERE id = 1",
         )?
         .execute(params![
             self.rows,
@@ -106,7 +112,8 @@ impl Totals {
             self.inflation,
             self.evicted,
             self.evicted_cost,
-            self.expired
+            self.expired,
+            self.arrived
         ])?;
         Ok(())
     }
@@ -171,6 +178,7 @@ fn evict_lowest(conn: &Connection, totals: &mut Totals) -> rusqlite::Result<usiz
     let mut delete = conn.prepare_cached("DELETE FROM records WHERE id = ?1")?;
     for (id, size, cost, rank) in &rows {
         delete.execute([id])?;
+        members::forget(conn, totals, *id)?;
         totals.rows -= 1;
         totals.bytes -= size;
         totals.evicted += 1;
@@ -197,6 +205,7 @@ pub(super) fn delete_expired(
     let mut delete = conn.prepare_cached("DELETE FROM records WHERE id = ?1")?;
     for (id, size) in &rows {
         delete.execute([id])?;
+        members::forget(conn, totals, *id)?;
         totals.rows -= 1;
         totals.bytes -= size;
         totals.expired += 1;

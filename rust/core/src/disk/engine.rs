@@ -80,7 +80,7 @@ impl DiskStore {
         bound::make_room(&tx, &mut totals, limit, needed, now)?;
         let mut stored = 0;
         for record in group {
-            stored += u64::from(records::write(&tx, &mut totals, record)?);
+            stored += u64::from(records::write(&tx, &mut totals, record, now)?);
         }
         totals.save(&tx)?;
         let (count, free) = bound::pages(&tx)?;
@@ -97,7 +97,7 @@ impl DiskStore {
             self.truncate_log(conn)?;
             log = self.folder.file_sizes().1;
         }
-        let (bytes, rows) = (records::total_size(group), group.len() as u64);
+        let (bytes, rows) = (records::total_size(group), records::rows(group));
         let limit = self
             .bounds
             .page_limit(log, self.folder.file_sizes().2, bytes, rows);

@@ -123,7 +123,7 @@ fn connect_all(folder: &Folder, bounds: &Bounds, budget: Duration) -> Result<Lan
     match schema::identify(&writer).map_err(engine)? {
         Identity::Empty => schema::create(&mut writer).map_err(engine)?,
         Identity::Ours => {}
-        Identity::Older => schema::migrate(&mut writer).map_err(engine)?,
+        Identity::Older(found) => schema::migrate(&mut writer, found).map_err(engine)?,
         Identity::Newer(found) => {
             return Err(DiskError::Newer {
                 path: folder.database.clone(),

@@ -21,6 +21,7 @@ mod error;
 mod folder;
 mod followers;
 mod lanes;
+mod members;
 mod records;
 mod schema;
 mod scrub;
@@ -39,6 +40,7 @@ pub use self::error::DiskError;
 pub use self::folder::DATABASE_NAME;
 pub use self::followers::MAX_TOLD;
 pub use self::lanes::Opening;
+pub use self::members::MembersPage;
 pub use self::records::{Key, PutReport, Record, ScanPage};
 pub use self::stats::DiskStats;
 
@@ -308,6 +310,20 @@ impl DiskStore {
     /// As [`put_many`](Self::put_many); nothing was deleted then.
     pub fn discard_many(&self, stamped: &[(Key, u64, u64)]) -> Result<u64, DiskError> {
         self.write(|conn, totals| records::discard(conn, totals, stamped))
+    }
+
+    /// Up to `limit` fingerprints of a partition's records that arrived after `after` (`i64::MIN`: all), in the
+    /// order of their arrival. A record that is written again arrives again.
+    ///
+    /// # Errors
+    /// As [`get_many`](Self::get_many).
+    pub fn members(
+        &self,
+        partition: &Key,
+        after: i64,
+        limit: usize,
+    ) -> Result<MembersPage, DiskError> {
+        self.read(|conn| members::page(conn, partition, after, limit))
     }
 
     /// Problems of the file, none if it is sound. Reads the whole file: for tools, not for traffic.

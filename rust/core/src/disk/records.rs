@@ -3,6 +3,7 @@
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::bound::{self, Totals};
+use super::members;
 
 /// A fingerprint.
 pub type Key = [u8; 32];
@@ -25,6 +26,8 @@ pub struct Record<'a> {
     pub stale_until: i64,
     /// What computing it again costs, in micro-USD; 0 when unknown.
     pub cost: u64,
+    /// What partition it can be found by, if any.
+    pub partition: Option<Key>,
 }
 
 /// What became of the records of one put.
@@ -103,6 +106,7 @@ pub(super) fn write(
     conn: &Connection,
     totals: &mut Totals,
     record: &Record<'_>,
+    now: i64,
 ) -> rusqlite::Result<bool> {
     let id = row_id(&record.key);
     let epoch = record.epoch.cast_signed();
@@ -120,6 +124,7 @@ pub(super) fn write(
             })
         })
         .optional()?;
+    let replaces = existing.is_some();
     match existing {
         Some(old) if old.same_key && old.epoch == epoch && old.snap > snap => return Ok(false),
         Some(old) => totals.bytes -= old.size,
@@ -144,6 +149,9 @@ pub(super) fn write(
         totals.rank(cost, size),
         record.envelope
     ])?;
+    if replaces || record.partition.is_some() {
+        members::set(conn, totals, id, record.partition.as_ref(), now)?;
+    }
     Ok(true)
 }
 
@@ -163,6 +171,7 @@ pub(super) fn delete(
         if let Some(size) = size {
             totals.rows -= 1;
             totals.bytes -= size;
+            members::forget(conn, totals, row_id(key))?;
             deleted += 1;
         }
     }
@@ -190,6 +199,7 @@ pub(super) fn discard(
         if let Some(size) = size {
             totals.rows -= 1;
             totals.bytes -= size;
+            members::forget(conn, totals, row_id(key))?;
             discarded += 1;
         }
     }
@@ -236,6 +246,7 @@ pub(super) fn scan(
 /// Delete all records; how many there were.
 pub(super) fn delete_all(conn: &Connection, totals: &mut Totals) -> rusqlite::Result<u64> {
     let deleted = conn.execute("DELETE FROM records", [])?;
+    members::forget_all(conn)?;
     totals.rows = 0;
     totals.bytes = 0;
     Ok(deleted as u64)
@@ -277,5 +288,14 @@ pub(super) fn total_size(records: &[Record<'_>]) -> u64 {
 
 /// Pages a group of records can take.
 pub(super) fn pages_needed(records: &[Record<'_>]) -> u64 {
-    bound::Bounds::pages_needed(total_size(records), records.len() as u64)
+    bound::Bounds::pages_needed(total_size(records), rows(records))
+}
+
+/// Rows a group of records takes: a member of a partition has one more.
+pub(super) fn rows(records: &[Record<'_>]) -> u64 {
+    let members = records
+        .iter()
+        .filter(|record| record.partition.is_some())
+        .count();
+    (records.len() + members) as u64
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 /// `LCFS`, in SQLite's own field for the application a file belongs to.
 pub(super) const APPLICATION_ID: i64 = 0x4c43_4653;
 /// The version of the tables below. A file of a newer one is refused.
-pub(super) const SCHEMA_VERSION: i64 = 2;
+pub(super) const SCHEMA_VERSION: i64 = 3;
 
 /// The row's number is taken from the fingerprint, so a read is one descent of one tree and rows of all
 /// ages share pages (a space freed by an eviction is found again). The envelope comes last: the facts
@@ -31,9 +31,10 @@ CREATE TABLE state (
     inflation INTEGER NOT NULL,
     evicted INTEGER NOT NULL,
     evicted_cost INTEGER NOT NULL,
-    expired INTEGER NOT NULL
+    expired INTEGER NOT NULL,
+    arrived INTEGER NOT NULL
 );
-INSERT INTO state VALUES (1, 0, 0, 0, 0, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0, 0, 0, 0, 0);
 CREATE TABLE clocks (
     namespace INTEGER PRIMARY KEY,
     epoch INTEGER NOT NULL,
@@ -53,6 +54,12 @@ CREATE TABLE rules (
     seq INTEGER NOT NULL,
     PRIMARY KEY (namespace, rule)
 ) WITHOUT ROWID;
+CREATE TABLE members (
+    id INTEGER PRIMARY KEY,
+    partition BLOB NOT NULL,
+    arrival INTEGER NOT NULL
+);
+CREATE INDEX members_by_arrival ON members (partition, arrival);
 ";
 
 /// From version 1, which had no rules and did not count its markers.
@@ -67,6 +74,17 @@ CREATE TABLE rules (
 ) WITHOUT ROWID;
 ";
 
+/// From version 2, which had no partitions.
+const FROM_2: &str = "
+ALTER TABLE state ADD COLUMN arrived INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE members (
+    id INTEGER PRIMARY KEY,
+    partition BLOB NOT NULL,
+    arrival INTEGER NOT NULL
+);
+CREATE INDEX members_by_arrival ON members (partition, arrival);
+";
+
 /// What a database file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Identity {
@@ -75,7 +93,7 @@ pub(super) enum Identity {
     /// Ours, with tables of this version.
     Ours,
     /// Ours, of an older version.
-    Older,
+    Older(i64),
     /// Ours, of a newer version.
     Newer(i64),
     /// Somebody else's.
@@ -88,7 +106,7 @@ pub(super) fn identify(conn: &Connection) -> rusqlite::Result<Identity> {
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if application == APPLICATION_ID {
         return Ok(match version {
-            1 => Identity::Older,
+            older if (1..SCHEMA_VERSION).contains(&older) => Identity::Older(older),
             newer if newer > SCHEMA_VERSION => Identity::Newer(newer),
             _ => Identity::Ours,
         });
@@ -120,17 +138,20 @@ pub(super) fn create(conn: &mut Connection) -> rusqlite::Result<()> {
     tx.commit()
 }
 
-/// Bring a file of version 1 to ours, in place. Killed half-way, it is of version 1 or of ours, whole.
-pub(super) fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
+/// Bring a file of version `found` to ours, in place. Killed half-way, it is of that version or of ours, whole.
+pub(super) fn migrate(conn: &mut Connection, found: i64) -> rusqlite::Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    tx.execute_batch(FROM_1)?;
+    if found == 1 {
+        tx.execute_batch(FROM_1)?;
+    }
+    tx.execute_batch(FROM_2)?;
     tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     tx.commit()
 }
 
 /// Touch every table once, so that a file whose schema is damaged is found at opening.
 pub(super) fn probe(conn: &Connection) -> rusqlite::Result<()> {
-    conn.query_row("SELECT rows FROM state WHERE id = 1", [], |row| {
+    conn.query_row("SELECT arrived FROM state WHERE id = 1", [], |row| {
         row.get::<_, i64>(0)
     })?;
     conn.query_row("SELECT id FROM records LIMIT 1", [], |_| Ok(()))
@@ -140,6 +161,8 @@ pub(super) fn probe(conn: &Connection) -> rusqlite::Result<()> {
     conn.query_row("SELECT seq FROM markers LIMIT 1", [], |_| Ok(()))
         .optional()?;
     conn.query_row("SELECT seq FROM rules LIMIT 1", [], |_| Ok(()))
+        .optional()?;
+    conn.query_row("SELECT arrival FROM members LIMIT 1", [], |_| Ok(()))
         .optional()?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use super::bound::Totals;
+use super::members;
 
 /// Counts and sizes of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +75,10 @@ pub(super) fn problems(conn: &Connection) -> rusqlite::Result<Vec<String>> {
             "the totals say {} records of {} bytes, the table has {} of {}",
             totals.rows, totals.bytes, counted.0, counted.1
         ));
+    }
+    let orphans = members::orphans(&snapshot)?;
+    if orphans != 0 {
+        problems.push(format!("{orphans} members of partitions have no record"));
     }
     snapshot.finish()?;
     Ok(problems)
