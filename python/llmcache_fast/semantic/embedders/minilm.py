@@ -33,10 +33,15 @@ class MiniLMEmbedder(OnnxEmbedder):
         Raises:
             ConfigurationError: a package is missing, or its weights are not those this version knows.
         """
-        super().__init__(_folder(), threads=threads, truncate=truncate, name="all-MiniLM-L6-v2")
+        super().__init__(weights(), threads=threads, truncate=truncate, name="all-MiniLM-L6-v2")
 
 
-def _folder() -> Path:
+def weights() -> Path:
+    """The folder of the installed weights, once they were checked.
+
+    Raises:
+        ConfigurationError: they are not installed, or are others.
+    """
     # Its own module imports torch in some functions; where it lies is found without running it.
     spec = find_spec(PACKAGE.replace("-", "_"))
     if spec is None or spec.origin is None:
