@@ -89,6 +89,8 @@ def vectors_of(result: Any, count: int, embedder: Embedder) -> list[bytes | None
         EmbeddingError: `invalid`: other texts may have got these vectors, for their number or their dimension
             is wrong, or they are no floats.
     """
+    if not count:
+        return []  # an empty array may have any shape
     rows = _rows_of_buffer(result, count, embedder)
     if rows is None:
         rows = _rows_of_sequence(result, count, embedder)
