@@ -70,6 +70,19 @@ async def test_a_batch_and_the_calls_under_way_are_bounded(planned: PlannedEmbed
     assert planned.most_running == 2
 
 
+async def test_long_texts_make_small_batches(planned: PlannedEmbedder) -> None:
+    async with (
+        running(planned, max_characters=10, concurrency=1) as actor,
+        anyio.create_task_group() as group,
+    ):
+        for length in (4, 5, 3, 30, 6, 2):
+            group.start_soon(actor.vector, "x" * length)
+    # In any order: trio draws one.
+    assert sorted(len(text) for call in planned.calls for text in call) == [2, 3, 4, 5, 6, 30]
+    assert all(len(call) == 1 or sum(map(len, call)) <= 10 for call in planned.calls)
+    assert 3 <= len(planned.calls) <= 5
+
+
 async def test_one_text_is_embedded_once_however_many_ask(planned: PlannedEmbedder) -> None:
     gate = anyio.Event()
     planned.plan = lambda call: gate
@@ -312,6 +325,25 @@ async def test_an_embedder_that_does_not_end_costs_one_budget_and_no_more() -> N
         assert await actor.vector("b") == packed("b")
 
 
+async def test_who_would_wait_in_vain_does_not_wait(planned: PlannedEmbedder) -> None:
+    gate = anyio.Event()
+    planned.plan = lambda call: gate
+    async with running(planned, concurrency=1) as actor, anyio.create_task_group() as group:
+        actor._pace = 25.0  # of a budget of 60 seconds
+        group.start_soon(actor.vector, "under way")
+        await until_called(planned, 1)
+        for number in range(3):
+            group.start_soon(actor.vector, str(number))
+        for _ in range(3):
+            await checkpoint()
+        with pytest.raises(EmbeddingError, match="too many texts wait") as caught:
+            await actor.vector("one more")
+        assert (caught.value.reason, actor.statistics().refused) == ("busy", 1)
+        gate.set()
+    assert actor._pace < 25.0  # it was faster than was thought
+    assert [len(call) for call in planned.calls] == [1, 3]
+
+
 async def test_a_dead_embedder_is_left_alone_and_tried_again(planned: PlannedEmbedder) -> None:
     planned.plan = lambda call: OSError() if call < 3 else None
     pauses = BreakerOptions(window=3, least=3, backoff=0.02, max_backoff=0.02, probes=1)
@@ -349,7 +381,8 @@ async def test_what_is_known_is_known_while_the_embedder_is_left_alone(planned: 
 def test_what_cannot_work_is_refused(planned: PlannedEmbedder) -> None:
     with pytest.raises(ConfigurationError):
         EmbeddingActor(object())  # type: ignore[arg-type]
-    refused: list[dict[str, Any]] = [{"max_batch": 0}, {"concurrency": 0}, {"budget": 0}]
+    refused: list[dict[str, Any]] = [{"max_batch": 0}, {"max_characters": 0}, {"concurrency": 0}]
+    refused.append({"budget": 0})
     for options in refused:
         with pytest.raises(ValueError, match="at least 1"):
             EmbeddingActor(planned, **options)
