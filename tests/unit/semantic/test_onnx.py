@@ -72,6 +72,8 @@ async def test_a_text_that_is_too_long_has_no_vector_unless_told(folder: Path) -
     exact = "a b c d e f g h i j"
     whole = await OnnxEmbedder(folder).embed([long, exact])
     assert not whole[0].any()
+    (endless,) = await OnnxEmbedder(folder).embed(["a b c" + " " * 1000])
+    assert not endless.any()
     np.testing.assert_allclose(whole[1], models.reference(exact), atol=1e-5)
     (cut,) = await OnnxEmbedder(folder, truncate=True).embed([long])
     np.testing.assert_allclose(cut, models.reference(exact), atol=1e-5)

@@ -19,6 +19,10 @@ ROWS = 16
 """Texts that run together, of near length. Of 64 questions at once one took 0.60 of what it takes alone with
 16, 0.62 with 8 and 32, 0.61 with 64 (benches/test_embedding.py), and small batches leave less padding."""
 
+_LONGEST_TOKEN = 64
+"""Characters a token has at the most, on the average of any text that says something: a document of a hundred
+pages is not taken apart in order to find it too long."""
+
 
 class OnnxEmbedder:
     """Vectors of the model in `folder`, made in a worker thread.
@@ -62,6 +66,8 @@ class OnnxEmbedder:
         self._truncate = truncate
         self._prefix = prefix
         self._tokenizer = _tokenizer(model)
+        if truncate:
+            self._tokenizer.enable_truncation(self._max_tokens)
         self._network = _Network(model, threads)
         self._worker = Worker()
         self.name = name
@@ -89,11 +95,10 @@ class OnnxEmbedder:
 
     def _tokens(self, text: str) -> list[int]:
         """Of the text; none if it is longer than the model reads."""
+        if len(text) > _LONGEST_TOKEN * self._max_tokens and not self._truncate:
+            return []
         ids: list[int] = self._tokenizer.encode(self._prefix + text).ids
-        if len(ids) <= self._max_tokens:
-            return ids
-        # The last token ends a text for the model.
-        return [*ids[: self._max_tokens - 1], ids[-1]] if self._truncate else []
+        return ids if len(ids) <= self._max_tokens else []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, version={self.version!r}, dimension={self.dimension})"
