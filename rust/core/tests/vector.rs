@@ -274,7 +274,8 @@ fn recall(
     let all: Vec<_> = held.iter().collect();
     let mut found = 0;
     for _ in 0..asked {
-        let query = numbers.near(all[numbers.below(all.len())].1);
+        let chosen = numbers.below(all.len());
+        let query = numbers.near(all[chosen].1);
         let best = all
             .iter()
             .map(|(_, vector)| cosine(&query, vector))
@@ -344,7 +345,7 @@ fn a_graph_of_vacant_places_gives_memory_back() {
         held.remove(&number);
     }
     assert_eq!(index.statistics().graphs, 1);
-    assert!(index.bytes() < full / 2, "{} of {full}", index.bytes());
+    assert!(index.bytes() < full * 2 / 3, "{} of {full}", index.bytes());
     assert_eq!(index.size(&id(0)), 700);
     assert!(recall(&index, &held, 200, &mut numbers) >= 0.99);
 }

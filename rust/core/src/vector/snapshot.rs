@@ -49,8 +49,27 @@ where
         .prefix(".llmcache-vectors-")
         .tempfile_in(folder)
         .map_err(failed)?;
+    fill(path, file.as_file_mut(), shape, partitions)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    // The name too.
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed)
+}
+
+fn fill<'a, P>(
+    path: &Path,
+    file: &mut File,
+    shape: Shape,
+    partitions: impl ExactSizeIterator<Item = (&'a Id, P)>,
+) -> Result<(), VectorError>
+where
+    P: std::ops::Deref<Target = Partition>,
+{
+    let failed = |source| VectorError::io(path, source);
     let mut out = Hashing {
-        out: io::BufWriter::with_capacity(1 << 20, file.as_file_mut()),
+        out: io::BufWriter::with_capacity(1 << 20, file),
         digest: blake3::Hasher::new(),
     };
     out.put(&MAGIC).map_err(failed)?;
@@ -65,17 +84,9 @@ where
             out.put(&part).map_err(failed)?;
         }
     }
-    let Hashing { mut out, digest } = out;
-    out.write_all(digest.finalize().as_bytes())
-        .map_err(failed)?;
-    out.flush().map_err(failed)?;
-    drop(out);
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    // The name too.
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed)
+    let digest = out.digest.finalize();
+    out.out.write_all(digest.as_bytes()).map_err(failed)?;
+    out.out.flush().map_err(failed)
 }
 
 struct Hashing<W> {
