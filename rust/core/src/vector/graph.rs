@@ -130,6 +130,10 @@ impl Graph {
             let more = reserved - self.heads.len();
             self.heads.reserve_exact(more);
             self.low.reserve_exact(more * low_bytes(self.dimension));
+            self.free.reserve_exact(reserved - self.free.len());
+            let heads = &self.heads;
+            let hash_at = |&place: &u32| hash(&heads[place as usize].key);
+            self.places.reserve(reserved - self.places.len(), hash_at);
             self.reserved = reserved;
         }
         Ok(())
@@ -225,6 +229,7 @@ impl Graph {
                 graph.places.insert_unique(hash(&head.key), place, hash_at);
             }
         }
+        graph.free.reserve_exact(reserved - graph.free.len());
         graph.reserved = reserved;
         graph.heads = heads;
         graph.low = low;
@@ -293,9 +298,10 @@ impl Graph {
         let mut growth = nodes as u64 * (self.dimension as u64 + NODE_BYTES);
         if self.heads.len() + nodes > self.reserved {
             let more = headroom(self.reserved) as u64;
-            let width = (size_of::<Head>() + low_bytes(self.dimension)) as u64;
-            // The table of places doubles.
-            growth += more * (width + PLACE_BYTES) + self.places.allocation_size() as u64;
+            let width = (size_of::<Head>() + low_bytes(self.dimension) + size_of::<u32>()) as u64;
+            // The table of places doubles, or begins.
+            let table = self.places.allocation_size() as u64 + 16 * more;
+            growth += more * (width + PLACE_BYTES) + table;
         }
         growth
     }
