@@ -171,12 +171,12 @@ fn hostile_bytes_with_a_digest_that_fits_do_no_harm() {
             hostile[at] = value;
             if let Ok(index) = VectorIndex::from_snapshot(&sealed(&hostile), PLENTY) {
                 accepted += 1;
-                // Wrong vectors or keys are all that can be wrong.
+                // Wrong vectors, wrong keys and refusals are all that can come of it.
                 for partition in 0..3 {
                     let found = found(&index, partition, 7);
                     assert!(found.iter().all(|each| each.cosine.abs() <= 1.0));
-                    index.add(&id(partition), id(1000), &vector(1000)).unwrap();
-                    index.remove(&id(partition), &id(7)).unwrap();
+                    drop(index.add(&id(partition), id(1000), &vector(1000)));
+                    drop(index.remove(&id(partition), &id(7)));
                 }
             }
         }

@@ -19,7 +19,9 @@ static WHOLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let index = VectorIndex::scanning(5, ROOM, 8).expect("settings that work");
     for key in 0..60 {
         let partition = if key < 5 { [1; 32] } else { [2; 32] };
-        index.add(&partition, [key; 32], &vector(key)).expect("room");
+        index
+            .add(&partition, [key; 32], &vector(key))
+            .expect("room");
     }
     for key in 20..30 {
         index.remove(&[2; 32], &[key; 32]).expect("there");
@@ -40,10 +42,12 @@ fn look(content: &[u8]) {
     if index.dimension() == 5 {
         for partition in [[1; 32], [2; 32]] {
             for key in 0..60 {
-                let found = index.search(&partition, &vector(key), 8, -1.0).expect("memory");
-                assert!(found.iter().all(|each| each.cosine.abs() <= 1.0));
-                index.remove(&partition, &[key; 32]).expect("memory");
-                index.add(&partition, [key ^ 0x55; 32], &vector(key)).expect("memory");
+                if let Ok(found) = index.search(&partition, &vector(key), 8, -1.0) {
+                    assert!(found.iter().all(|each| each.cosine.abs() <= 1.0));
+                }
+                // `usearch` may find out what it was given, and say so.
+                drop(index.remove(&partition, &[key; 32]));
+                drop(index.add(&partition, [key ^ 0x55; 32], &vector(key)));
             }
         }
     }

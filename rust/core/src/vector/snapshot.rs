@@ -272,20 +272,19 @@ impl<'a> Bytes<'a> {
 
     fn heads(&mut self, count: usize) -> Result<Vec<Head>, Reason> {
         let mut rows = Bytes(self.take_many(count, HEAD)?);
-        (0..count)
-            .map(|_| {
-                let head = Head {
-                    key: rows.array()?,
-                    inverse: f32::from_le_bytes(rows.array()?),
-                    age: rows.u32()?,
-                };
-                // Levels are integers: their length is 1 at least, or 0 where nothing is.
-                if (0.0..=1.0).contains(&head.inverse) {
-                    Ok(head)
-                } else {
-                    Err("an entry's length is no length")
-                }
-            })
-            .collect()
+        let mut heads = Vec::with_capacity(count);
+        for _ in 0..count {
+            let head = Head {
+                key: rows.array()?,
+                inverse: f32::from_le_bytes(rows.array()?),
+                age: rows.u32()?,
+            };
+            // Levels are integers: their length is 1 at least, or 0 where nothing is.
+            if !(0.0..=1.0).contains(&head.inverse) {
+                return Err("an entry's length is no length");
+            }
+            heads.push(head);
+        }
+        Ok(heads)
     }
 }
