@@ -118,13 +118,13 @@ class VectorStatistics:
 
 @final
 class VectorIndex:
-    """Vectors of `dimension` numbers by partition and key (32 bytes each), nearest first, in at most `max_bytes`.
+    """Vectors of `dimension` numbers by partition and key (32 bytes each), nearest first, within `max_bytes`.
 
     A vector is a contiguous buffer of float32 or float16, little-endian, told apart by its bytes; only its
     direction counts. What is not one, or has no direction (zeros, NaN, infinity), raises `ValueError`, and an
     object that has no such numbers `TypeError`. A search sees its own partition alone. For room, partitions
-    leave, least recently used first, and of the only one its oldest vectors. Methods detach from the interpreter
-    and may be called by many threads; a forked child finds the index empty.
+    leave, least recently used first, and of the only one its oldest vectors. Methods detach from the
+    interpreter and may be called by many threads; a forked child finds the index empty.
     """
 
     def __new__(cls, dimension: int, max_bytes: int) -> Self: ...
@@ -616,7 +616,7 @@ class Engine:
     def _remove(self, key: bytes) -> bool: ...
     def _expire(self, key: bytes) -> bool: ...
     def _clear(self) -> int: ...
-    def _reserve(self, bytes: int) -> None: ...
+    def _reserve(self, bytes: int) -> None: ...  # noqa: A002
     @staticmethod
     def _namespace_id(namespace: str) -> int: ...
     @staticmethod

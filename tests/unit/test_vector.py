@@ -42,7 +42,8 @@ def test_an_entry_is_found_best_first() -> None:
     index = filled(20)
     found = index.search(HOME, vector(7), limit=3)
     assert [type(part) for part in found[0]] == [bytes, float]
-    assert found[0] == (name(7), pytest.approx(1.0, abs=1e-6))
+    assert found[0][0] == name(7)
+    assert found[0][1] == pytest.approx(1.0, abs=1e-6)
     assert len(found) == 3
     assert found[0][1] >= found[1][1] >= found[2][1]
     assert index.search(HOME, vector(7), floor=0.99) == found[:1]
@@ -185,7 +186,7 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"vectors: not a usable snapshot .* built anew"):
             VectorIndex.load(path, ROOM)
-    with pytest.raises(FileNotFoundError, match="cannot use .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"cannot use .*missing"):
         VectorIndex.load(tmp_path / "missing", ROOM)
     with pytest.raises(FileNotFoundError, match="no-folder"):
         filled(1).save(tmp_path / "no-folder" / "vectors")
