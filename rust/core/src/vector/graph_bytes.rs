@@ -68,20 +68,23 @@ pub(super) fn check(bytes: &[u8], wanted: &Wanted<'_>) -> Result<(), Reason> {
     }
 }
 
-fn check_head(head: [u8; HEAD], nodes: usize, wanted: &Wanted<'_>) -> Result<(), Reason> {
+fn check_head(bytes: [u8; HEAD], nodes: usize, wanted: &Wanted<'_>) -> Result<(), Reason> {
     let mut empty = Bytes(wanted.empty);
     empty.take(8)?;
-    let mut head = Bytes(&head);
-    if head.take(SAME)? != empty.take(SAME)? {
+    let mut bytes = Bytes(&bytes);
+    if bytes.take(SAME)? != empty.take(SAME)? {
         return Err("another version of usearch wrote a graph");
     }
-    let held = wanted.heads.iter().filter(|head| !head.is_vacant()).count() as u64;
-    let (present, vacant, dimension) = (head.u64()?, head.u64()?, head.u64()?);
+    let wanted_entries = wanted.heads.iter().filter(|head| !head.is_vacant()).count() as u64;
+    let (present, vacant, dimension) = (bytes.u64()?, bytes.u64()?, bytes.u64()?);
     let sum = present.checked_add(vacant);
-    if present != held || sum != Some(nodes as u64) || dimension != wanted.dimension as u64 {
+    if present != wanted_entries
+        || sum != Some(nodes as u64)
+        || dimension != wanted.dimension as u64
+    {
         return Err("a graph has another number of entries");
     }
-    if head.0.iter().any(|&byte| byte != 0) {
+    if bytes.0.iter().any(|&byte| byte != 0) {
         return Err("a graph's head is not as it should be");
     }
     Ok(())

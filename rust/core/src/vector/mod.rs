@@ -18,6 +18,11 @@
 //! Searches of a partition go on beside each other and wait for a change of that partition alone. Changes wait
 //! for each other. A forked child must touch no lock: it starts with [`VectorIndex::renewed`].
 
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "`VectorError` says what can be wrong"
+)]
+
 mod best;
 mod code;
 mod error;

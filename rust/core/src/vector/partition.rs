@@ -139,8 +139,8 @@ impl Partition {
 
     /// Begins to empty a graph of which half is vacant.
     fn compact(&mut self, shape: Shape) -> Result<(), VectorError> {
-        let sparse = |graph: &Box<Graph>| graph.vacant() > graph.len();
-        if self.flat.len() == 0 && self.old.is_none() && self.graph.as_ref().is_some_and(sparse) {
+        let sparse = |graph: &Graph| graph.vacant() > graph.len();
+        if self.flat.len() == 0 && self.old.is_none() && self.graph.as_deref().is_some_and(sparse) {
             self.old = self.graph.replace(Box::new(Graph::new(shape.dimension)?));
         }
         Ok(())

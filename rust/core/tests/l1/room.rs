@@ -180,12 +180,12 @@ fn what_is_reserved_is_not_there_for_entries() {
         capacity: 1 << 20,
         shards: Some(4),
     });
-    let fill = || {
+    let insert_all = || {
         for n in 0..2000 {
             let _ = l1.insert(entry(n, n, 900), 0);
         }
     };
-    fill();
+    insert_all();
     let full = l1.bytes();
     assert!(full > (1 << 20) * 8 / 10);
     let dropped = l1.reserve(1 << 19, 0);
@@ -194,7 +194,7 @@ fn what_is_reserved_is_not_there_for_entries() {
     assert_eq!((l1.reserved(), l1.capacity()), (1 << 19, 1 << 20));
     assert_eq!(total(&l1).capacity, 1 << 19);
     assert_eq!(total(&l1).len, l1.len() as u64);
-    fill();
+    insert_all();
     assert!(l1.bytes() <= 1 << 19);
     // More than there is: nothing is held, and nothing breaks.
     drop(l1.reserve(u64::MAX, 0));
@@ -202,7 +202,7 @@ fn what_is_reserved_is_not_there_for_entries() {
     assert!(l1.is_empty());
     // Given back.
     assert!(l1.reserve(0, 0).is_empty());
-    fill();
+    insert_all();
     assert!(l1.bytes() > full * 9 / 10);
     assert_eq!(l1.renewed().reserved(), 0);
 }
@@ -219,9 +219,7 @@ fn reserving_takes_expired_entries_first() {
         };
         assert_eq!(l1.insert(timed, 0).outcome, Outcome::Stored);
     }
-    assert_eq!(
-        l1.reserve(40_000, 2_000_000).len(),
-        total(&l1).expirations as usize
-    );
+    let dropped = l1.reserve(40_000, 2_000_000);
+    assert_eq!(dropped.len() as u64, total(&l1).expirations);
     assert_eq!(total(&l1).evictions, 0);
 }
