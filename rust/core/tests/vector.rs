@@ -1,5 +1,11 @@
 //! The vector index against brute force, its bound, its threads, and what it refuses.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "small numbers"
+)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +15,7 @@ use proptest::prelude::*;
 /// Room that no test here needs.
 const PLENTY: u64 = 1 << 30;
 
-/// Numbers that look random (SplitMix64).
+/// Numbers that look random (`SplitMix64`).
 struct Numbers(u64);
 
 impl Numbers {
@@ -272,7 +278,7 @@ fn recall(
     numbers: &mut Numbers,
 ) -> f64 {
     let all: Vec<_> = held.iter().collect();
-    let mut found = 0;
+    let mut found = 0_u32;
     for _ in 0..asked {
         let chosen = numbers.below(all.len());
         let query = numbers.near(all[chosen].1);
@@ -288,7 +294,7 @@ fn recall(
             found += 1;
         }
     }
-    found as f64 / asked as f64
+    f64::from(found) / asked as f64
 }
 
 #[test]
