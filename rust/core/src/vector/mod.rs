@@ -10,7 +10,7 @@
 //!
 //! # Memory
 //! [`VectorIndex::bytes`] counts what is allocated and never exceeds the bound. For `d` numbers a vector: `1.5 d`
-//! for the code and 40 for key, length and age; a graph adds about 190 to an entry, a partition about 300, and
+//! for the code and 40 for key, length and age; a graph adds about 200 to an entry, a partition about 300, and
 //! an eighth of headroom at most. For room, whole partitions go, least recently used first, and of the only one
 //! its oldest entries. While a block of rows grows, the allocator may hold its old place too, 100 KB at most.
 //!
