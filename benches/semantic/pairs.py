@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
@@ -303,3 +304,9 @@ def pairs() -> list[Pair]:
             for left, right in combinations(block, 2):
                 found += [Pair(one, two, False, kind) for one, two in product(left, right)]
     return list(dict.fromkeys(pair for pair in found if pair.one != pair.two))
+
+
+def digest(given: Sequence[Pair]) -> bytes:
+    """16 bytes that name these pairs in this order."""
+    text = "\n".join(f"{pair.one}\t{pair.two}" for pair in given)
+    return blake2b(text.encode(), digest_size=16).digest()

@@ -16,112 +16,110 @@ fn vetoes(one: &str, two: &str) -> Vec<Veto> {
 
 #[test]
 fn each_guard_sees_its_difference() {
-    let cases: &[(Veto, &str, &str)] = &[
-        (
-            Veto::Numbers,
-            "How do I boil 3 eggs at once?",
-            "How do I boil 4 eggs at once?",
-        ),
-        (
-            Veto::Numbers,
-            "Is a fine of ninety euros high?",
-            "Is a fine of sixty euros high?",
-        ),
-        (
-            Veto::Units,
-            "Is a 12 inch pan large?",
-            "Is a 12 cm pan large?",
-        ),
-        (
-            Veto::Dates,
-            "Is the library open on Monday?",
-            "Is the library open on Friday?",
-        ),
-        (
-            Veto::Dates,
-            "Who led the club in March 2011?",
-            "Who led the club in July 2011?",
-        ),
-        (
-            Veto::Negation,
-            "Why should I water a cactus?",
-            "Why should I not water a cactus?",
-        ),
-        (
-            Veto::Opposites,
-            "How do I raise the volume?",
-            "How do I lower the volume?",
-        ),
-        (
-            Veto::Names,
-            "Where did Marta Solberg study?",
-            "Where did Paulo Ferreira study?",
-        ),
-        (
-            Veto::Quotes,
-            "Who sang \"Blue Meadow\" first?",
-            "Who sang \"Red Meadow\" first?",
-        ),
-        (
-            Veto::Code,
-            "What does np.dot() return?",
-            "What does np.outer() return?",
-        ),
-        (
-            Veto::Order,
-            "How do I get from Graz to Linz?",
-            "How do I get from Linz to Graz?",
-        ),
-        (
-            Veto::Order,
-            "Can wolves hunt bears?",
-            "Can bears hunt wolves?",
-        ),
-        (
-            Veto::Question,
-            "When was the bridge built?",
-            "Where was the bridge built?",
-        ),
-        (
-            Veto::Quantifier,
-            "Do all planets have moons?",
-            "Do only planets have moons?",
-        ),
-        (
-            Veto::Conjunction,
-            "Is it warm and dry there?",
-            "Is it warm or dry there?",
-        ),
-        (Veto::Pronouns, "What does he sell?", "What does she sell?"),
-        (
-            Veto::Tense,
-            "Is Rita a baker?",
-            "Did Rita use to be a baker?",
-        ),
-        (
-            Veto::Characters,
-            "What does \u{3b1} stand for?",
-            "What does \u{3b2} stand for?",
-        ),
-        (
-            Veto::Language,
-            "Wo ist der Bahnhof und die Post?",
-            "Where is the station and the post office?",
-        ),
-        (
-            Veto::Words,
-            "How do I paint a fence?",
-            "How do I paint a ceiling?",
-        ),
-    ];
-    for (veto, one, two) in cases {
-        assert!(
-            vetoes(one, two).contains(veto),
-            "{veto:?}: {one} / {two}: {:?}",
-            vetoes(one, two)
-        );
+    for (veto, one, two) in SEEN {
+        let found = vetoes(one, two);
+        assert!(found.contains(veto), "{veto:?}: {one} / {two}: {found:?}");
     }
 }
+
+const SEEN: &[(Veto, &str, &str)] = &[
+    (
+        Veto::Numbers,
+        "How do I boil 3 eggs at once?",
+        "How do I boil 4 eggs at once?",
+    ),
+    (
+        Veto::Numbers,
+        "Is a fine of ninety euros high?",
+        "Is a fine of sixty euros high?",
+    ),
+    (
+        Veto::Units,
+        "Is a 12 inch pan large?",
+        "Is a 12 cm pan large?",
+    ),
+    (
+        Veto::Dates,
+        "Is the library open on Monday?",
+        "Is the library open on Friday?",
+    ),
+    (
+        Veto::Dates,
+        "Who led the club in March 2011?",
+        "Who led the club in July 2011?",
+    ),
+    (
+        Veto::Negation,
+        "Why should I water a cactus?",
+        "Why should I not water a cactus?",
+    ),
+    (
+        Veto::Opposites,
+        "How do I raise the volume?",
+        "How do I lower the volume?",
+    ),
+    (
+        Veto::Names,
+        "Where did Marta Solberg study?",
+        "Where did Paulo Ferreira study?",
+    ),
+    (
+        Veto::Quotes,
+        "Who sang \"Blue Meadow\" first?",
+        "Who sang \"Red Meadow\" first?",
+    ),
+    (
+        Veto::Code,
+        "What does np.dot() return?",
+        "What does np.outer() return?",
+    ),
+    (
+        Veto::Order,
+        "How do I get from Graz to Linz?",
+        "How do I get from Linz to Graz?",
+    ),
+    (
+        Veto::Order,
+        "Can wolves hunt bears?",
+        "Can bears hunt wolves?",
+    ),
+    (
+        Veto::Question,
+        "When was the bridge built?",
+        "Where was the bridge built?",
+    ),
+    (
+        Veto::Quantifier,
+        "Do all planets have moons?",
+        "Do only planets have moons?",
+    ),
+    (
+        Veto::Conjunction,
+        "Is it warm and dry there?",
+        "Is it warm or dry there?",
+    ),
+    (Veto::Pronouns, "What does he sell?", "What does she sell?"),
+    (
+        Veto::Tense,
+        "Is Rita a baker?",
+        "Did Rita use to be a baker?",
+    ),
+    (
+        Veto::Characters,
+        "What does \u{3b1} stand for?",
+        "What does \u{3b2} stand for?",
+    ),
+    (
+        Veto::Language,
+        "Wo ist der Bahnhof und die Post?",
+        "Where is the station and the post office?",
+    ),
+    (
+        Veto::Words,
+        "How do I paint a fence?",
+        "How do I paint a ceiling?",
+    ),
+];
 
 #[test]
 fn rewordings_pass() {
@@ -330,17 +328,26 @@ fn check(one: &str, two: &str, cosine: f32) {
     let (there, back) = (of(one, two, cosine), of(two, one, cosine));
     let list = |judgement: &Judgement| judgement.vetoes().collect::<Vec<_>>();
     assert_eq!(list(&there), list(&back), "{one:?} / {two:?}");
-    assert_eq!(there.features, back.features, "{one:?} / {two:?}");
+    assert_eq!(
+        there.features.map(f32::to_bits),
+        back.features.map(f32::to_bits),
+        "{one:?} / {two:?}"
+    );
     assert!((there.score - back.score).abs() < f32::EPSILON);
     assert!((0.0..=1.0).contains(&there.score));
     assert_eq!(list(&of(one, one, 1.0)), []);
+}
+
+fn other_words() -> String {
+    let words: Vec<String> = (0..4000).map(|n| format!("w{n}")).collect();
+    words.join(" ")
 }
 
 /// What costs most to compare: many words, none of them shared, or all of them the same.
 #[test]
 fn long_texts_cost_no_more_than_the_part_that_is_looked_at() {
     let texts: Vec<String> = vec![
-        (0..4000).map(|n| format!("w{n} ")).collect(),
+        other_words(),
         "a ".repeat(4000),
         "\"".repeat(8000),
         "`a".repeat(4000),

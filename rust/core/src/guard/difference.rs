@@ -5,7 +5,6 @@ use smallvec::SmallVec;
 use super::lexicon::{Relation, relation};
 use super::question::Question;
 use super::tokens::Token;
-use super::words::Class;
 
 /// Content words of two questions, told apart.
 #[derive(Debug, Default)]
@@ -42,11 +41,6 @@ impl Difference<'_> {
     }
 }
 
-/// Content words; and words that are compared because their opposites exist: before, all.
-fn compared(token: &Token) -> bool {
-    token.is_content() || token.class.intersects(Class::ROLE | Class::QUANTIFIER)
-}
-
 /// Compares all words of two questions. At most `MAX_TOKENS` squared steps, far fewer as a rule.
 pub(super) fn difference<'a>(one: &'a Question, two: &'a Question) -> Difference<'a> {
     let mut found = Difference::default();
@@ -55,7 +49,7 @@ pub(super) fn difference<'a>(one: &'a Question, two: &'a Question) -> Difference
             .tokens
             .iter()
             .enumerate()
-            .filter(|(_, token)| compared(token))
+            .filter(|(_, token)| token.is_compared())
             .collect()
     };
     let (mut left, mut right) = (places(one), places(two));
@@ -67,14 +61,14 @@ pub(super) fn difference<'a>(one: &'a Question, two: &'a Question) -> Difference
         .filter(|(_, one)| {
             right
                 .iter()
-                .any(|(_, two)| relation(one.stem, two.stem) == Relation::Opposite)
+                .any(|(_, two)| relation(one, two) == Relation::Opposite)
         })
         .count();
     let same = found.shared.len();
     pair(&mut left, &mut right, &mut found.shared, |one, two| {
         // Names have no synonyms, and numbers no spelling mistakes.
         let plain = !(one.named || two.named || one.number || two.number);
-        plain && relation(one.stem, two.stem) == Relation::Synonym
+        plain && relation(one, two) == Relation::Synonym
     });
     pair(&mut left, &mut right, &mut found.shared, slip);
     found.synonyms = found.shared.len() - same;
@@ -105,10 +99,12 @@ fn joined<'a>(only: &mut [SmallVec<[&'a Token; 8]>; 2], questions: [&'a Question
     for side in [0, 1] {
         let words = std::mem::take(&mut only[side]);
         for word in words {
+            let letters = word.text.as_bytes();
             let parts = questions[1 - side].tokens.windows(2).find(|pair| {
-                word.text
-                    .strip_prefix(&*pair[0].text)
-                    .is_some_and(|rest| rest == &*pair[1].text)
+                let [first, second] = [&pair[0].text, &pair[1].text];
+                first.len() + second.len() == letters.len()
+                    && letters.starts_with(first.as_bytes())
+                    && letters.ends_with(second.as_bytes())
             });
             match parts {
                 Some(parts) if word.text.len() > 4 => {
@@ -143,21 +139,11 @@ fn pair<'a>(
 /// (Damerau 1964). Short words have too many neighbours to tell, and a wrong first letter is another word.
 pub(super) fn slip(one: &Token, two: &Token) -> bool {
     let (a, b) = (one.text.as_bytes(), two.text.as_bytes());
+    if a.first() != b.first() || a.len().abs_diff(b.len()) > 1 || one.number || two.number {
+        return false;
+    }
     let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
-    if short.len() < 4
-        || long.len() - short.len() > 1
-        || short[0] != long[0]
-        || one.number
-        || two.number
-    {
-        return false;
-    }
-    if one.named && two.named && short.len() < 6 {
-        return false;
-    }
-    if short[0] != long[0]
-        && !(short.len() == long.len() && short[0] == long[1] && short[1] == long[0])
-    {
+    if short.len() < 4 || (one.named && two.named && short.len() < 6) {
         return false;
     }
     let start = short.iter().zip(long).take_while(|(x, y)| x == y).count();

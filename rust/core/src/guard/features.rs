@@ -1,19 +1,14 @@
 //! Numbers that say how two questions differ: what the verifier decides by.
 
-use smallvec::SmallVec;
-
 use super::difference::Difference;
 use super::question::{Kind, Question};
 use super::words::Class;
 
 /// Names of the features, in their order: shares of 0 to 1, and counts. Few, and each of a meaning that does not
 /// depend on what is spoken of: what is fitted to made-up questions has to hold for real ones.
-pub const FEATURES: [&str; 24] = [
+pub const FEATURES: [&str; 16] = [
     "cosine",
-    "trigrams",
-    "shared",
     "covered_least",
-    "covered_most",
     "changed_least",
     "changed_most",
     "synonyms",
@@ -22,17 +17,12 @@ pub const FEATURES: [&str; 24] = [
     "order",
     "bigrams",
     "function_words",
-    "sequence",
     "kinds",
-    "questions_differ",
     "conjunctions_differ",
-    "names_only_least",
     "names_only_most",
-    "numbers_only_least",
     "numbers_only_most",
     "opposites",
     "negations_differ",
-    "quantifiers_differ",
 ];
 
 /// The features of a pair. Symmetric: which of the two is asked makes no difference.
@@ -44,11 +34,6 @@ pub(super) fn features(
     cosine: f32,
 ) -> [f32; FEATURES.len()] {
     let (left, right) = (one.contents, two.contents);
-    let shared = found
-        .shared
-        .iter()
-        .filter(|&&(at, _)| one.tokens[at].is_content())
-        .count();
     let only = [found.only[0].len(), found.only[1].len()];
     let share = |part: usize, whole: usize| {
         if whole == 0 {
@@ -68,25 +53,11 @@ pub(super) fn features(
         let tokens = question.tokens.iter();
         tokens.filter(|token| token.class.intersects(class)).count()
     };
-    let differ = |class: Class| count(one, class).abs_diff(count(two, class)) as f32;
-    let quantifiers = |question: &Question| -> SmallVec<[u64; 8]> {
-        let tokens = question.tokens.iter();
-        let mut stems: SmallVec<[u64; 8]> = tokens
-            .filter(|token| token.class.intersects(Class::QUANTIFIER))
-            .map(|token| token.stem)
-            .collect();
-        stems.sort_unstable();
-        stems
-    };
-    let truth = |holds: bool| f32::from(u8::from(holds));
     let least = |of: [usize; 2]| of[0].min(of[1]) as f32;
     let most = |of: [usize; 2]| of[0].max(of[1]) as f32;
     [
         cosine,
-        overlap(&one.trigrams, &two.trigrams),
-        share(2 * shared, left + right),
         covered[0].min(covered[1]),
-        covered[0].max(covered[1]),
         least(found.changed),
         most(found.changed),
         found.synonyms as f32,
@@ -94,18 +65,13 @@ pub(super) fn features(
         share(left.min(right), left.max(right)),
         order(found),
         bigrams(one, two, found),
-        function_words(one, two),
-        sequence(one, two, found),
+        overlap(&one.function_words, &two.function_words),
         kinds(one.kind, two.kind),
-        differ(Class::QUESTION),
-        differ(Class::AND),
-        least([names(0), names(1)]),
+        count(one, Class::AND).abs_diff(count(two, Class::AND)) as f32,
         most([names(0), names(1)]),
-        least(numbers),
         most(numbers),
         found.opposites as f32,
-        truth(one.negations % 2 != two.negations % 2),
-        truth(quantifiers(one) != quantifiers(two)),
+        f32::from(u8::from(one.negations % 2 != two.negations % 2)),
     ]
 }
 
@@ -122,23 +88,8 @@ fn kinds(one: Kind, two: Kind) -> f32 {
     }
 }
 
-/// Whether what is left of both, without the words of one alone, is the same content words in the same order.
-fn sequence(one: &Question, two: &Question, found: &Difference<'_>) -> f32 {
-    let paired = found
-        .shared
-        .iter()
-        .filter(|&&(at, to)| one.tokens[at].is_content() && two.tokens[to].is_content());
-    let paired = paired.count();
-    let rest = [
-        one.contents - found.only[0].len(),
-        two.contents - found.only[1].len(),
-    ];
-    let kept = found.shared.windows(2).all(|pair| pair[0].1 < pair[1].1);
-    f32::from(u8::from(kept && rest == [paired, paired]))
-}
-
 /// Dice's coefficient of two sorted lists.
-#[expect(clippy::cast_precision_loss, reason = "counts of trigrams")]
+#[expect(clippy::cast_precision_loss, reason = "counts of words")]
 fn overlap(one: &[u32], two: &[u32]) -> f32 {
     if one.is_empty() && two.is_empty() {
         return 1.0;
@@ -191,15 +142,4 @@ fn bigrams(one: &Question, two: &Question, found: &Difference<'_>) -> f32 {
         .filter(|&&(at, to)| next(one, at) == next(two, to))
         .count();
     kept as f32 / found.shared.len() as f32
-}
-
-fn function_words(one: &Question, two: &Question) -> f32 {
-    let list = |question: &Question| -> SmallVec<[u32; 32]> {
-        let tokens = question.tokens.iter().filter(|token| !token.is_content());
-        #[expect(clippy::cast_possible_truncation, reason = "a hash")]
-        let mut stems: SmallVec<[u32; 32]> = tokens.map(|token| token.stem as u32).collect();
-        stems.sort_unstable();
-        stems
-    };
-    overlap(&list(one), &list(two))
 }

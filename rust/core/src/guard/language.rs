@@ -1,5 +1,10 @@
 //! Which language a question is in, from its function words alone: enough to keep two languages apart.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use foldhash::fast::FixedState;
+
 use super::tokens::Token;
 use super::words::Class;
 
@@ -38,12 +43,25 @@ pub(super) const ENGLISH: u8 = 1;
 /// None of those that are known.
 const OTHER: u8 = 255;
 
+/// The languages that each word is of, a bit each.
+static LANGUAGES: LazyLock<HashMap<&'static str, u8, FixedState>> = LazyLock::new(|| {
+    let mut found: HashMap<_, u8, _> = HashMap::with_hasher(FixedState::default());
+    for (at, words) in WORDS.iter().enumerate() {
+        for word in *words {
+            *found.entry(*word).or_default() |= 1 << at;
+        }
+    }
+    found
+});
+
 /// The index of a language, from 1; 0 is anybody's guess: too short, or as much of one as of another.
 pub(super) fn language(tokens: &[Token]) -> u8 {
     let mut counts = [0_u32; WORDS.len()];
     for token in tokens {
-        for (count, words) in counts.iter_mut().zip(WORDS) {
-            *count += u32::from(words.contains(&&*token.text));
+        if let Some(languages) = LANGUAGES.get(&*token.text) {
+            for (at, count) in counts.iter_mut().enumerate() {
+                *count += u32::from(languages >> at & 1);
+            }
         }
     }
     let (best, &most) = counts

@@ -3,13 +3,14 @@
 //! What belongs here: the open classes of English, from `WordNet` (Miller 1995; `lexicon.txt`, made by
 //! `benches/semantic/lexicon.py`) and a few of our own. What does not: closed classes (`words`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 
 use super::stem::stem;
+use super::tokens::Token;
 
 /// Opposites that `WordNet` does not have, or has in rare senses only.
 const OPPOSITES: &[(&str, &str)] = &[
@@ -153,59 +154,63 @@ pub(super) enum Relation {
     Unrelated,
 }
 
-struct Lexicon {
-    groups: HashMap<u64, SmallVec<[u32; 2]>, FixedState>,
-    opposites: HashSet<(u64, u64), FixedState>,
+/// What is known of a word's stem.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Words of one group may stand for each other.
+    groups: SmallVec<[u32; 2]>,
+    opposites: SmallVec<[u64; 2]>,
 }
 
-static LEXICON: LazyLock<Lexicon> = LazyLock::new(|| {
-    let mut lexicon = Lexicon {
-        groups: HashMap::with_hasher(FixedState::default()),
-        opposites: HashSet::with_hasher(FixedState::default()),
-    };
-    let mut oppose = |one: &str, two: &str| {
-        let (one, two) = (stem(one), stem(two));
-        lexicon.opposites.insert((one.min(two), one.max(two)));
-    };
-    for (one, two) in OPPOSITES {
-        oppose(one, two);
-    }
+static LEXICON: LazyLock<HashMap<u64, Known, FixedState>> = LazyLock::new(|| {
+    let mut lexicon: HashMap<u64, Known, _> = HashMap::with_hasher(FixedState::default());
     let lines = include_str!("lexicon.txt").lines();
     let lines = lines.filter(|line| !line.starts_with('#'));
-    for (group, line) in (0_u32..).zip(SYNONYMS.iter().copied().chain(lines)) {
-        if let Some((one, two)) = line.split_once(" ! ") {
-            oppose(one, two);
-            continue;
-        }
+    let (opposites, groups): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.contains(" ! "));
+    let opposites = opposites.iter().filter_map(|line| line.split_once(" ! "));
+    for (one, two) in OPPOSITES.iter().copied().chain(opposites) {
+        let (one, two) = (stem(one), stem(two));
+        lexicon.entry(one).or_default().opposites.push(two);
+        lexicon.entry(two).or_default().opposites.push(one);
+    }
+    for (group, line) in (0_u32..).zip(SYNONYMS.iter().copied().chain(groups)) {
         for word in line.split_whitespace() {
-            lexicon.groups.entry(stem(word)).or_default().push(group);
+            lexicon.entry(stem(word)).or_default().groups.push(group);
         }
     }
     lexicon
 });
 
-/// How the words of two stems relate.
-pub(super) fn relation(one: u64, two: u64) -> Relation {
-    if one == two {
-        return Relation::Synonym;
-    }
-    let lexicon = &*LEXICON;
-    if lexicon.opposites.contains(&(one.min(two), one.max(two))) {
-        return Relation::Opposite;
-    }
-    match (lexicon.groups.get(&one), lexicon.groups.get(&two)) {
-        (Some(one), Some(two)) if one.iter().any(|group| two.contains(group)) => Relation::Synonym,
-        _ => Relation::Unrelated,
+/// What is known of a stem: looked up once for each word, not for each pair of words.
+pub(super) fn known(stem: u64) -> Option<&'static Known> {
+    LEXICON.get(&stem)
+}
+
+/// How two words of different stems relate.
+pub(super) fn relation(one: &Token, two: &Token) -> Relation {
+    let (Some(left), Some(right)) = (one.known, two.known) else {
+        return Relation::Unrelated;
+    };
+    if left.opposites.contains(&two.stem) {
+        Relation::Opposite
+    } else if left.groups.iter().any(|group| right.groups.contains(group)) {
+        Relation::Synonym
+    } else {
+        Relation::Unrelated
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::tokens::tokens;
 
     #[test]
     fn words_relate() {
-        let related = |one, two| relation(stem(one), stem(two));
+        let related = |one, two| {
+            let of = |word| tokens(word).0.remove(0);
+            relation(&of(one), &of(two))
+        };
         assert_eq!(related("buying", "purchase"), Relation::Synonym);
         assert_eq!(related("increase", "decreased"), Relation::Opposite);
         assert_eq!(related("happy", "unhappy"), Relation::Opposite);

@@ -4,7 +4,7 @@ use super::language::language;
 use super::numbers::{Number, numbers};
 use super::spans::{Spans, spans};
 use super::stem::is_irregular;
-use super::tokens::{MAX_BYTES, Token, hash, tokens};
+use super::tokens::{MAX_BYTES, Token, tokens};
 use super::words::{Class, value_of};
 
 /// What a question asks for.
@@ -57,8 +57,8 @@ pub struct Question {
     /// Somebody did something, and does it no more.
     pub(super) used_to: bool,
     pub(super) passive: bool,
-    /// Hashes of the character trigrams, sorted, each once.
-    pub(super) trigrams: Vec<u32>,
+    /// Stems of the words that say nothing of what is asked, sorted.
+    pub(super) function_words: Vec<u32>,
 }
 
 impl Question {
@@ -87,7 +87,7 @@ impl Question {
             negations: negations(&tokens),
             used_to: used_to(&tokens),
             passive: passive(&tokens),
-            trigrams: trigrams(&tokens),
+            function_words: function_words(&tokens),
             tokens,
         }
     }
@@ -264,18 +264,13 @@ fn passive(tokens: &[Token]) -> bool {
     })
 }
 
-fn trigrams(tokens: &[Token]) -> Vec<u32> {
-    let mut text = Vec::with_capacity(tokens.len() * 8);
-    text.push(b' ');
-    for token in tokens {
-        text.extend_from_slice(token.text.as_bytes());
-        text.push(b' ');
-    }
+/// Stems of the words that say nothing of what is asked, sorted.
+fn function_words(tokens: &[Token]) -> Vec<u32> {
+    let tokens = tokens.iter().filter(|token| !token.is_content());
     #[expect(clippy::cast_possible_truncation, reason = "a hash")]
-    let mut found: Vec<u32> = text.windows(3).map(|window| hash(window) as u32).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
+    let mut stems: Vec<u32> = tokens.map(|token| token.stem as u32).collect();
+    stems.sort_unstable();
+    stems
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Words of a question: where they end, what kind they are, what they are compared by.
 
+use super::lexicon::{Known, known};
 use super::stem::{irregular, stem};
 use super::words::{Class, class_of, contraction};
 
@@ -10,12 +11,18 @@ pub const MAX_BYTES: usize = 4096;
 
 /// A word, number or symbol of a question.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are independent of each other"
+)]
 pub(super) struct Token {
     /// In lower case.
     pub text: Box<str>,
     /// Of the word's stem: what inflections share.
     pub stem: u64,
     pub class: Class,
+    /// What the lexicon knows of the stem.
+    pub known: Option<&'static Known>,
     /// Written with a capital, and not because a sentence begins.
     pub named: bool,
     pub number: bool,
@@ -37,15 +44,24 @@ impl Token {
             text = text.replace([',', '.'], "").into();
         }
         let text = &*text;
+        let (stem, class) = (stem(text), base_class(text));
+        let compared = !class.intersects(Class::FUNCTION) || class.intersects(Class::COMPARED);
         Self {
-            initial: false,
-            capitals: false,
-            stem: stem(text),
-            class: base_class(text),
+            stem,
+            class,
+            known: if compared { known(stem) } else { None },
             named,
             number,
+            capitals: false,
+            initial: false,
             text: text.into(),
         }
+    }
+
+    /// Whether the word is compared with those of other questions one by one: it carries meaning, or there are
+    /// opposites of it, as of "before" and "all".
+    pub(super) fn is_compared(&self) -> bool {
+        self.is_content() || self.class.intersects(Class::COMPARED)
     }
 
     /// Whether the word carries meaning of its own.
@@ -129,7 +145,11 @@ fn push(found: &mut Vec<Token>, word: &str, initial: bool) {
     let capital = word.chars().next().is_some_and(char::is_uppercase);
     // A second capital within is a name wherever it stands: NATO, iPhone.
     let inner = word.chars().skip(1).any(char::is_uppercase);
-    let lower = word.to_lowercase().replace('\u{2019}', "'");
+    let lower = if word.is_ascii() {
+        word.to_ascii_lowercase()
+    } else {
+        word.to_lowercase().replace('\u{2019}', "'")
+    };
     if let Some(parts) = contraction(&lower) {
         for (at, part) in parts.iter().enumerate() {
             found.push(Token::word(part, at == 0 && capital && !initial));

@@ -50,6 +50,7 @@ const NODE_BYTES: usize = 10;
 pub struct Trees {
     base: f32,
     slope: f32,
+    #[expect(clippy::struct_field_names, reason = "it is what they are called")]
     trees: Vec<Vec<Node>>,
 }
 

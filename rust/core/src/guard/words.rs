@@ -44,6 +44,8 @@ impl Class {
     /// Who, when, where, why, how, which, what.
     pub(super) const QUESTION: Self = Self(1 << 19);
 
+    /// Words that say nothing of what is asked, and yet have opposites.
+    pub(super) const COMPARED: Self = Self(Self::ROLE.0 | Self::QUANTIFIER.0);
     /// Numbers, dates and units, which guards of their own compare.
     pub(super) const MEASURE: Self = Self(
         Self::NUMBER.0
