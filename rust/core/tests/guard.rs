@@ -104,6 +104,13 @@ const SEEN: &[(Veto, &str, &str)] = &[
         "Is Rita a baker?",
         "Did Rita use to be a baker?",
     ),
+    (Veto::Tense, "Is Rita a baker?", "Was Rita a baker?"),
+    (Veto::Tense, "Is Rita a baker?", "Is Rita becoming a baker?"),
+    (
+        Veto::Conjunction,
+        "Is Rita a baker?",
+        "Is Rita a baker or a cook?",
+    ),
     (
         Veto::Characters,
         "What does \u{3b1} stand for?",

@@ -41,6 +41,7 @@ impl Class {
     pub(super) const FUTURE: Self = Self(1 << 17);
     /// Did, was, were, had.
     pub(super) const PAST: Self = Self(1 << 18);
+    pub(super) const BECOMING: Self = Self(1 << 20);
     /// Who, when, where, why, how, which, what.
     pub(super) const QUESTION: Self = Self(1 << 19);
 
@@ -157,7 +158,7 @@ const PLAIN: Table = &[
         F,
         "ever obviously certainly definitely literally apparently clearly honestly somehow currently presently nowadays now",
     ),
-    (F, "become becomes becoming"),
+    (F, "become becomes"),
 ];
 
 /// Words of classes that guards compare.
@@ -183,6 +184,7 @@ const CLASSED: &[(Class, bool, &str)] = &[
     ),
     (Class::FUTURE, true, "will"),
     (Class::PAST, true, "did was were had"),
+    (Class::BECOMING, true, "becoming"),
     (
         Class::QUESTION,
         true,
