@@ -261,8 +261,8 @@ NOUN = re.compile(r"\b(?:the|for|of|a|an|my|in) ([a-z]{4,})")
 
 def spliced(text: str, other: str, chance: random.Random) -> str | None:
     """A question with one noun of another in place of its own."""
-    mine, theirs = list(NOUN.finditer(text)), NOUN.findall(other)
-    theirs = [word for word in theirs if word not in text]
+    mine = list(NOUN.finditer(text))
+    theirs: list[str] = [word for word in NOUN.findall(other) if word not in text]
     if not mine or not theirs:
         return None
     place = chance.choice(mine)
