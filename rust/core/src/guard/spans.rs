@@ -60,7 +60,9 @@ fn delimited(text: &str, open: char, close: char, mut each: impl FnMut(&str)) {
 /// Identifiers, paths, flags, versions, addresses.
 fn is_code(word: &str) -> bool {
     let bytes = word.as_bytes();
-    if bytes.len() < 2 {
+    // Most words: a letter, and small letters behind it.
+    let plain = bytes.iter().skip(1).all(u8::is_ascii_lowercase);
+    if bytes.len() < 2 || plain && bytes[0].is_ascii_alphabetic() {
         return false;
     }
     let letters = bytes
