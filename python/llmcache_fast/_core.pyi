@@ -10,8 +10,12 @@ from llmcache_fast._errors import TierError
 from llmcache_fast._options import Unset
 
 __all__ = [
+    "COLD_START_SCORE",
+    "COSINE_FLOOR",
     "ENVELOPE_OVERHEAD",
     "ENVELOPE_VERSION",
+    "FEATURES",
+    "GUARDS",
     "MAX_UNPACKED",
     "SEALED_OVERHEAD",
     "Blinding",
@@ -22,7 +26,9 @@ __all__ = [
     "Engine",
     "Envelope",
     "Journal",
+    "Judgement",
     "Keyring",
+    "Question",
     "VectorIndex",
     "VectorStatistics",
     "View",
@@ -32,17 +38,24 @@ __all__ = [
     "encode_envelope",
     "examine_envelope",
     "fingerprint",
+    "judge",
     "to_half",
 ]
 
 _T = TypeVar("_T")
 _D = TypeVar("_D")
 _Seconds: TypeAlias = float | timedelta
+_Extract: TypeAlias = Callable[[Any], tuple[str, Any] | None]
+_Question: TypeAlias = tuple[str, Any] | Callable[[_Extract], tuple[str, Any] | None]
 
 ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
 SEALED_OVERHEAD: int
 MAX_UNPACKED: int
+COSINE_FLOOR: float
+COLD_START_SCORE: float
+FEATURES: tuple[str, ...]
+GUARDS: tuple[str, ...]
 
 @final
 class DiskStore:
@@ -138,18 +151,23 @@ class VectorIndex:
     def __new__(cls, dimension: int, max_bytes: int) -> Self: ...
     @property
     def dimension(self) -> int: ...
+    @property
+    def used(self) -> int:
+        """Bytes of memory that it takes."""
+
     def add(self, partition: bytes, key: bytes, vector: Buffer) -> bool:
         """Put a vector, in place of one of the same key; whether there was one. Up to a millisecond."""
 
     def remove(self, partition: bytes, key: bytes) -> bool: ...
     def drop_partition(self, partition: bytes) -> int: ...
     def search(
-        self, partition: bytes, vector: Buffer, limit: int = 8, floor: float = -1.0
+        self, partition: bytes, vector: Buffer, limit: int = 8, floor: float = ...
     ) -> list[tuple[bytes, float]]:
         """The `limit` (at most 256) nearest whose cosine is `floor` at least, `(key, cosine)`, best first."""
 
     def contains(self, partition: bytes, key: bytes) -> bool: ...
     def size(self, partition: bytes) -> int: ...
+    def keys(self, partition: bytes) -> list[bytes]: ...
     def __len__(self) -> int: ...
     def clear(self) -> int: ...
     def statistics(self) -> VectorStatistics: ...
@@ -357,7 +375,8 @@ def fingerprint(
 class Clock:
     """Microseconds since 1970: the machine's, until a time is `set`.
 
-    `monotonic` is of the clock of Python's `time.monotonic`, and is never moved back.
+    `monotonic` is of `CLOCK_BOOTTIME` where there is one: it is never moved back, and goes on while the
+    machine is suspended.
     """
 
     def __new__(cls, *_arguments: Any) -> Self: ...
@@ -521,6 +540,8 @@ class Engine:
         refresh: bool = ...,
         only_if_cached: bool = ...,
         store: bool = ...,
+        semantic: bool | float = ...,
+        question: _Question | None = ...,
     ) -> Awaitable[_T]: ...
     @overload
     def get_or_compute(
@@ -542,6 +563,8 @@ class Engine:
         refresh: bool = ...,
         only_if_cached: bool = ...,
         store: bool = ...,
+        semantic: bool | float = ...,
+        question: _Question | None = ...,
     ) -> Awaitable[_T]:
         """The value of a request: from a tier, a computation that is running, or `compute`. Awaitable.
 
@@ -568,6 +591,9 @@ class Engine:
             refresh: Compute even if there is an entry.
             only_if_cached: Never compute.
             store: False computes and does not keep.
+            semantic: False asks for an exact answer; a number, for a semantic hit of at least that score.
+            question: `(text, rest)` of a request that keeps its question elsewhere than the known protocols,
+                or what gives it when it is needed; see `SemanticOptions.question`.
 
         Raises:
             Exception: what `compute` raised, an instance of this caller's own; a stale value may stand in.
@@ -611,6 +637,12 @@ class Engine:
         epoch: int,
         snap: int,
     ) -> str: ...
+    def _promote_many(
+        self,
+        found: list[tuple[bytes | None, str, bytes]],
+        keyring: Keyring | None,
+        unpack: Callable[[bytes], Any],
+    ) -> list[bytes | str | None]: ...
     def _promote(
         self,
         data: bytes,
@@ -660,3 +692,28 @@ class Engine:
     def _drop_invalid(self) -> int: ...
     def _vouch(self, until: int) -> None: ...
     def _shards(self) -> list[dict[str, int]]: ...
+
+@final
+class Question:
+    """A question taken apart once, so that it can be judged against many. Any text will do."""
+
+    def __new__(cls, text: str) -> Question: ...
+
+@final
+class Judgement:
+    """What the guards and the verifier think of a pair of questions."""
+
+    @property
+    def vetoes(self) -> tuple[str, ...]:
+        """The guards that object, of `GUARDS`. One is enough to reject."""
+
+    @property
+    def score(self) -> float:
+        """How likely both ask the same, by the verifier alone: 0 to 1."""
+
+    @property
+    def features(self) -> list[float]:
+        """As `FEATURES`."""
+
+def judge(asked: Question, stored: Question, cosine: float) -> Judgement:
+    """Judge whether `asked` may be answered with the answer to `stored`. Symmetric."""
