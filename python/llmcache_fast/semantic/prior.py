@@ -1,0 +1,40 @@
+"""What is known of a verifier before its first question.
+
+What belongs here: evidence that comes from elsewhere than the traffic itself. What does not: the traffic's
+own (`evidence`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import msgspec
+
+from llmcache_fast.semantic.evidence import GRID
+
+
+class Prior(msgspec.Struct, frozen=True):
+    """What is known before the first question: per threshold of the grid, answers that were right and wrong
+    at that score or above. It counts as `worth` answers at the most, and no longer once a threshold was
+    closed."""
+
+    answers: tuple[tuple[float, float], ...]
+    worth: float = 100.0
+
+    @classmethod
+    def above(cls, floor: float, worth: float = 100.0) -> Prior:
+        """As if `worth` answers scoring `floor` or more had been right."""
+        return cls(tuple((worth if threshold >= floor else 0.0, 0.0) for threshold in GRID), worth)
+
+    def __post_init__(self) -> None:
+        if len(self.answers) != len(GRID) or not 0 <= self.worth <= 1e6:
+            raise ValueError(
+                f"prior: needs right and wrong answers of {len(GRID)} thresholds, and a worth of 0 to 1e6"
+            )
+        if not all(0 <= number < math.inf for pair in self.answers for number in pair):
+            raise ValueError("prior: numbers of answers must be finite and not negative")
+
+
+PRIOR: Final = Prior.above(0.95, 130.0)
+"""Without one of your own."""
