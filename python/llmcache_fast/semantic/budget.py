@@ -28,7 +28,7 @@ Source = Literal["shadow", "judge", "report", "uncertain"]
 _DETECTIONS: Final = 10.0
 """Wrong answers that checks would meet while an attack uses up the whole budget of what was served since the
 last alarm."""
-_EXPOSED: Final = 0.3
+_EXPOSED: Final = 0.15
 """Share of the budget of what was accepted since the last alarm that may be on its way unchecked; and at
 least:"""
 _LEAST_EXPOSED: Final = 4.0

@@ -17,8 +17,9 @@ MAX_ENTRIES: Final = 20_000
 COUNTED: Final = 16
 """Right answers of one entry that count for the namespace; beyond, it speaks for itself alone. Nobody opens a
 threshold for all by asking one thing over and over."""
-_WEAK, _USUAL, _STRONG = 4.0, 10.0, 50.0
-"""Strength of the prior, in answers: its bounds, and what it is until entries have been seen to differ."""
+_WEAK, _USUAL = 4.0, 10.0
+"""Strength of the prior, in answers: the least, and what it is until entries have been seen to differ. The
+most is half of 1 / budget, so that a first wrong answer always holds an entry back."""
 
 
 class Record(msgspec.Struct):
@@ -53,7 +54,7 @@ class Entries:
         found = self.tight.get(entry)
         if found is None or at < found.floor:
             return False
-        strength = self.strength()
+        strength = self.strength(budget)
         mean = min(self.mean(budget), budget / 2)
         return (found.wrongs + strength * mean) / (found.wrongs + found.since + strength) > budget
 
@@ -61,14 +62,15 @@ class Entries:
         """The prior's mean: the share of wrong answers, itself drawn to half the budget."""
         return (self.wrongs + budget / 2 * 20) / (self.answers + 20)
 
-    def strength(self) -> float:
+    def strength(self, budget: float) -> float:
         """The prior's strength, from how often two answers of one entry are both wrong (method of
         moments)."""
-        if self.pairs < 20 or not self.wrongs:
-            return _USUAL
-        mean = self.wrongs / self.answers
-        alike = (self.wrong_pairs / self.pairs - mean * mean) / max(mean * (1 - mean), 1e-9)
-        return min(max(1 / max(alike, 1e-9) - 1, _WEAK), _STRONG)
+        found = _USUAL
+        if self.pairs >= 20 and self.wrongs:
+            mean = self.wrongs / self.answers
+            alike = (self.wrong_pairs / self.pairs - mean * mean) / max(mean * (1 - mean), 1e-9)
+            found = max(1 / max(alike, 1e-9) - 1, _WEAK)
+        return min(found, 0.5 / budget)
 
     def observe(self, entry: bytes, at: int, *, wrong: bool, pooled: bool) -> Record:
         """One label; the record it changed. `pooled`: it also tells how entries differ."""

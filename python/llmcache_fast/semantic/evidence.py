@@ -124,7 +124,7 @@ def observe(
 
 def alarmed(level: Level) -> bool:
     """Whether more than the budget is wrong now."""
-    return stake(level.closing, CLOSING) >= ALARM
+    return max(level.closing) >= ALARM and stake(level.closing, CLOSING) >= ALARM
 
 
 def newly_shown(
