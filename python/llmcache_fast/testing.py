@@ -1,4 +1,5 @@
-"""Doubles for tests: a tier in memory, a tier that fails to plan, a clock that stands still.
+"""Doubles for tests: a tier in memory, one that fails to plan, embedders of both kinds, a clock that stands
+still.
 
 They are public: a program's own tests may use them, and `tests/contract` holds them to what real tiers do.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
@@ -16,6 +17,7 @@ import anyio.lowlevel
 from llmcache_fast._core import Clock
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
+from llmcache_fast.semantic.embedder import Embedder
 from llmcache_fast.tiers.base import (
     MAX_MARKERS,
     MAX_RULES,
@@ -252,7 +254,7 @@ class MemoryTier:
 
 
 class Fault(NamedTuple):
-    """What happens to one call of a `FaultyTier`."""
+    """What happens to one call of a `FaultyTier` or a `FaultyEmbedder`."""
 
     error: Exception | None = None
     """Raised, if given."""
@@ -308,14 +310,72 @@ class FaultyTier:
         return await self._through("clear", self.inner.clear)
 
     async def _through(self, operation: str, work: Callable[..., Awaitable[T]], *args: object) -> T:
-        number = self.calls[operation]
-        self.calls[operation] += 1
-        fault = (self.plan(operation, number) if self.plan else None) or Fault()
-        if fault.hold is not None:
-            await fault.hold.wait()
-        if fault.error is not None and not fault.after:
-            raise fault.error
-        result = await work(*args)
-        if fault.error is not None:
-            raise fault.error
-        return result
+        return await _faulty(self.plan, self.calls, operation, work, *args)
+
+
+class FakeEmbedder:
+    """Vectors you choose, and for all other texts some that depend on the text alone and are near to none.
+
+        embedder = FakeEmbedder({"hello": [1, 0], "hi": [0.9, 0.1]}, dimension=2)
+
+    Keeps what it was asked in `calls`.
+    """
+
+    name = "fake"
+
+    def __init__(
+        self,
+        vectors: Mapping[str, Sequence[float]] | None = None,
+        *,
+        dimension: int = 384,
+        version: str = "1",
+    ) -> None:
+        """`dimension` is that of all of its vectors, the chosen ones too."""
+        self.dimension = dimension
+        self.version = version
+        self.calls: list[list[str]] = []
+        self._vectors = dict(vectors or {})
+
+    async def embed(self, texts: Sequence[str]) -> list[Sequence[float]]:
+        self.calls.append(list(texts))
+        await anyio.lowlevel.checkpoint()
+        return [self._vectors.get(text) or self._drawn(text) for text in texts]
+
+    def _drawn(self, text: str) -> list[float]:
+        drawing = random.Random(text)  # noqa: S311 - reproducible on purpose
+        return [drawing.gauss() for _ in range(self.dimension)]
+
+
+class FaultyEmbedder:
+    """`inner`, failing where `plan` says so of the operation `embed`. Counts its calls in `calls`."""
+
+    def __init__(self, inner: Embedder, plan: Plan | None = None) -> None:
+        self.inner = inner
+        self.plan = plan
+        self.calls: Counter[str] = Counter()
+        self.name = inner.name
+        self.version = inner.version
+        self.dimension = inner.dimension
+
+    async def embed(self, texts: Sequence[str]) -> Any:
+        return await _faulty(self.plan, self.calls, "embed", self.inner.embed, texts)
+
+
+async def _faulty(
+    plan: Plan | None,
+    calls: Counter[str],
+    operation: str,
+    work: Callable[..., Awaitable[T]],
+    *args: object,
+) -> T:
+    number = calls[operation]
+    calls[operation] += 1
+    fault = (plan(operation, number) if plan else None) or Fault()
+    if fault.hold is not None:
+        await fault.hold.wait()
+    if fault.error is not None and not fault.after:
+        raise fault.error
+    result = await work(*args)
+    if fault.error is not None:
+        raise fault.error
+    return result

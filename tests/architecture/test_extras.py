@@ -99,6 +99,36 @@ def test_integrations_import_without_their_clients() -> None:
     assert loaded.isdisjoint({"httpx", "httpx2", "openai", "anthropic"})
 
 
+def test_embedders_without_a_library_of_their_own_work_without_any() -> None:
+    program = """
+import anyio
+from llmcache_fast.semantic import CallableEmbedder, MiniLMEmbedder, NGramEmbedder, OpenAIEmbedder
+from llmcache_fast.semantic.embedding import EmbeddingActor
+
+
+async def main() -> None:
+    async with anyio.create_task_group() as group:
+        actor = EmbeddingActor(NGramEmbedder())
+        await group.start(actor.run)
+        assert len(await actor.vector("a question")) == 4 * 512
+        group.cancel_scope.cancel()
+
+
+anyio.run(main)
+print("done")
+"""
+    result = run(program)
+    assert (result.returncode, result.stdout.strip()) == (0, "done"), result.stderr
+
+
+def test_the_package_loads_no_embedder() -> None:
+    result = run("import llmcache_fast, json, sys; print(json.dumps(sorted(sys.modules)))")
+    assert result.returncode == 0, result.stderr
+    assert not [
+        name for name in json.loads(result.stdout) if name.startswith("llmcache_fast.semantic.embedders.")
+    ]
+
+
 def test_the_command_line_names_the_extra_it_needs() -> None:
     result = run("import llmcache_fast.cli; sys.exit(llmcache_fast.cli.main())")
     assert result.returncode not in (0, None)

