@@ -13,6 +13,14 @@ import msgspec
 
 from llmcache_fast.semantic.evidence import GRID
 
+_VERSION: Final = 1
+
+
+class _File(msgspec.Struct):
+    version: int
+    answers: tuple[tuple[float, float], ...]
+    worth: float
+
 
 class Prior(msgspec.Struct, frozen=True):
     """What is known before the first question: per threshold of the grid, answers that were right and wrong
@@ -34,6 +42,25 @@ class Prior(msgspec.Struct, frozen=True):
             )
         if not all(0 <= number < math.inf for pair in self.answers for number in pair):
             raise ValueError("prior: numbers of answers must be finite and not negative")
+
+    def dump(self) -> bytes:
+        """As JSON, for `load`."""
+        return msgspec.json.encode(_File(_VERSION, self.answers, self.worth))
+
+    @classmethod
+    def load(cls, data: bytes) -> Prior:
+        """What `dump` wrote, or `llmcache-fast semantic calibrate --out`.
+
+        Raises:
+            ValueError: the bytes are none of these.
+        """
+        try:
+            file = msgspec.json.decode(data, type=_File)
+        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+            raise ValueError(f"prior: cannot be read ({problem})") from None
+        if file.version != _VERSION:
+            raise ValueError(f"prior: version {file.version}, not {_VERSION}: make it anew by calibrate")
+        return cls(file.answers, file.worth)
 
 
 PRIOR: Final = Prior.above(0.95, 130.0)

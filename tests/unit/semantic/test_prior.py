@@ -43,3 +43,17 @@ def test_impossible_numbers_are_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(ValueError, match="prior"):
         make()
+
+
+def test_it_survives_as_a_file() -> None:
+    prior = Prior(tuple((float(place), 1.0) for place in range(len(GRID))), worth=50)
+    assert Prior.load(prior.dump()) == prior
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", b'{"version":1}', PRIOR.dump().replace(b":1,", b":2,", 1), PRIOR.dump()[:-9], b"\xff"],
+)
+def test_another_file_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="prior"):
+        Prior.load(data)
