@@ -72,6 +72,8 @@ class BudgetStatistics(msgspec.Struct, frozen=True):
     alarms: int
     """How often a threshold in use was closed."""
     check_rate: float
+    waiting: int
+    """Checks whose outcome is not known yet."""
     held_entries: int
     """Entries that were wrong at least once."""
     thresholds: tuple[Threshold, ...]
@@ -156,8 +158,10 @@ class Budget:
         if at > self._at or self._entries.holds(entry, at, self.false_hit_budget):
             return "uncertain"
         # Many at once: the outcomes of the first are waited for.
-        share = 0.0 if self._counts.suspicious else _EXPOSED * self.false_hit_budget
-        return "accept" if self._exposed < max(_LEAST_EXPOSED, share * self._counts.recent) else "uncertain"
+        counts = self._counts
+        share = 0.0 if counts.suspicious else _EXPOSED * self.false_hit_budget
+        allowed = max(_LEAST_EXPOSED, share * (counts.recent + counts.trusted))
+        return "accept" if self._exposed < allowed else "uncertain"
 
     def should_check(self, score: float, entry: bytes) -> bool:
         """Whether the hit that is now being served gets a shadow check. Call it once for each served hit."""
@@ -222,7 +226,7 @@ class Budget:
         else:
             counts.compared += 1
         counts.judged += source == "judge"
-        counts.recent += not served and not wrong and at <= self._at
+        counts.trusted += not served and not wrong and at <= self._at
         held = self._entries.holds(entry, at, self.false_hit_budget)
         record = self._entries.observe(entry, at, wrong=wrong, pooled=at <= self._at)
         if held or (not wrong and record.counted >= COUNTED):
@@ -280,7 +284,7 @@ class Budget:
         self._shown[self._at] = False
         self._at = _last(self._shown)
         self._counts.alarms += 1
-        self._counts.recent = 0
+        self._counts.recent = self._counts.trusted = 0
         self._counts.by_reports = reported
         self._entries.begin()
 
@@ -349,6 +353,7 @@ class Budget:
             reported_entries=counts.reported_entries,
             alarms=counts.alarms,
             check_rate=self._rate,
+            waiting=len(self._pending),
             held_entries=len(self._entries.tight),
             thresholds=tuple(
                 Threshold(
@@ -428,7 +433,7 @@ class Budget:
                 own.burnt, own.restarts = max(own.burnt, level.burnt), max(own.restarts, level.restarts)
                 if self._shown[index]:
                     self._shown[index:] = [False] * (len(GRID) - index)
-                    self._counts.recent = 0
+                    self._counts.recent = self._counts.trusted = 0
         self._entries.merge(state.tight)
         self._update()
 

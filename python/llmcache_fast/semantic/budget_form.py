@@ -41,7 +41,9 @@ class Counts(msgspec.Struct):
     reported_entries: int = 0
     alarms: int = 0
     recent: int = 0
-    """Accepted since the last alarm, or held back only because too many were on their way."""
+    """Served since the last alarm."""
+    trusted: int = 0
+    """Not served since, and right, though they reached the threshold."""
     suspicious: int = 0
     """Hits still to be checked without exception."""
     by_reports: bool = False

@@ -83,7 +83,8 @@ def unknown() -> list[Level]:
 
 def place(score: float) -> int:
     """Index of the strictest threshold that `score` reaches; `len(GRID)` for none."""
-    return len(GRID) - bisect_right(_RISING, score)
+    # A score that is no number reaches nothing.
+    return len(GRID) - bisect_right(_RISING, score) if score >= GRID[-1] else len(GRID)
 
 
 def stake(logs: Sequence[float], bets: Sequence[tuple[float, float]]) -> float:

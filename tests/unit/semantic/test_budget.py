@@ -49,6 +49,7 @@ def test_a_cold_start_serves_nothing_without_a_prior() -> None:
     assert budget.threshold == math.inf
     assert budget.decide(1.0, b"e") == "uncertain"
     assert budget.decide(0.3, b"e") == "reject"
+    assert budget.decide(math.nan, b"e") == "reject"
     assert not budget.is_off
     assert budget.reason.startswith("learning")
 
@@ -85,6 +86,12 @@ def test_hits_are_checked_always_at_first_and_by_the_rate_in_the_end() -> None:
     assert rates[0] == 1.0
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.05)
+
+
+def test_where_nothing_is_served_all_that_is_compared_counts_in_full() -> None:
+    budget = opened()
+    compare(budget, 0.95, 3000)
+    assert budget.statistics().check_rate == 1.0
 
 
 def test_a_wrong_answer_makes_it_look_at_all_that_follow() -> None:

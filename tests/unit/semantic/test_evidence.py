@@ -28,7 +28,7 @@ def test_a_score_has_the_strictest_threshold_that_it_reaches(score: float, thres
     assert GRID[place(score)] == threshold
 
 
-@pytest.mark.parametrize("score", [0.4999, 0.0, -1.0])
+@pytest.mark.parametrize("score", [0.4999, 0.0, -1.0, math.nan])
 def test_what_reaches_none_has_no_place(score: float) -> None:
     assert place(score) == len(GRID)
 
