@@ -98,7 +98,7 @@ class Budget:
 
     For each candidate: `decide`. Accepted and served: `should_check`, once, and if it says so, `observe` the
     outcome. Uncertain: the provider (or a judge) is asked; compare its answer with the stored one and
-    `observe(served=False)`.
+    `observe(served=False)`. Not for several threads at once.
     """
 
     def __init__(
