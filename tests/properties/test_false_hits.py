@@ -225,6 +225,9 @@ def test_reports_alone_do_not_turn_matching_off() -> None:
     assert not after.is_off
     assert (after.reports, after.reported_entries) == (2_000, 2_000)
     assert "by reports on 2000 entries" in after.reason
+    for number in range(20):  # nor with a little help
+        budget.observe(0.995, b"honest %d" % number, number == 10, served=True, source="shadow")
+    assert budget.threshold == after.threshold
 
 
 def test_reports_on_one_entry_are_one_report() -> None:

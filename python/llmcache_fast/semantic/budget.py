@@ -250,7 +250,12 @@ class Budget:
             return
         record.reported = True
         self._counts.reported_entries += 1
+        # The strictest threshold that was shown is closed by what was compared, or not at all.
+        last = self._own.levels[self._shown.index(True)] if self._at >= 0 else None
+        kept = last.closing if last is not None else []
         self._learn(at, wrong=True, weight=1.0, eager=1.0)
+        if last is not None:
+            last.closing = kept
         self._update(reported=True)
 
     def _learn(self, at: int, *, wrong: bool, weight: float, eager: float) -> None:
@@ -265,8 +270,6 @@ class Budget:
         # Only what is served is under the budget: a stricter threshold that few questions reach may look bad
         # by chance.
         while self._at >= 0 and evidence.alarmed(levels[self._at]):
-            if reported and not any(self._shown[: self._at]):
-                break
             self._close(reported=reported)
         for level, shown in zip(levels, self._shown, strict=True):
             if not shown and evidence.alarmed(level):
