@@ -10,8 +10,12 @@ from llmcache_fast._errors import TierError
 from llmcache_fast._options import Unset
 
 __all__ = [
+    "COLD_START_SCORE",
+    "COSINE_FLOOR",
     "ENVELOPE_OVERHEAD",
     "ENVELOPE_VERSION",
+    "FEATURES",
+    "GUARDS",
     "MAX_UNPACKED",
     "SEALED_OVERHEAD",
     "Blinding",
@@ -22,7 +26,9 @@ __all__ = [
     "Engine",
     "Envelope",
     "Journal",
+    "Judgement",
     "Keyring",
+    "Question",
     "View",
     "canonical",
     "decode_entry",
@@ -30,6 +36,7 @@ __all__ = [
     "encode_envelope",
     "examine_envelope",
     "fingerprint",
+    "judge",
 ]
 
 _T = TypeVar("_T")
@@ -40,6 +47,10 @@ ENVELOPE_VERSION: int
 ENVELOPE_OVERHEAD: int
 SEALED_OVERHEAD: int
 MAX_UNPACKED: int
+COSINE_FLOOR: float
+COLD_START_SCORE: float
+FEATURES: tuple[str, ...]
+GUARDS: tuple[str, ...]
 
 @final
 class DiskStore:
@@ -592,3 +603,28 @@ class Engine:
     def _drop_invalid(self) -> int: ...
     def _vouch(self, until: int) -> None: ...
     def _shards(self) -> list[dict[str, int]]: ...
+
+@final
+class Question:
+    """A question taken apart once, so that it can be judged against many. Any text will do."""
+
+    def __new__(cls, text: str) -> Question: ...
+
+@final
+class Judgement:
+    """What the guards and the verifier think of a pair of questions."""
+
+    @property
+    def vetoes(self) -> tuple[str, ...]:
+        """The guards that object, of `GUARDS`. One is enough to reject."""
+
+    @property
+    def score(self) -> float:
+        """How likely both ask the same, by the verifier alone: 0 to 1."""
+
+    @property
+    def features(self) -> list[float]:
+        """As `FEATURES`."""
+
+def judge(asked: Question, stored: Question, cosine: float) -> Judgement:
+    """Judge whether `asked` may be answered with the answer to `stored`. Symmetric."""

@@ -11,6 +11,7 @@ pub mod canonical;
 pub mod disk;
 pub mod envelope;
 pub mod fingerprint;
+pub mod guard;
 pub mod journal;
 pub mod keyring;
 pub mod l1;

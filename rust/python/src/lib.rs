@@ -28,6 +28,7 @@ mod entries;
 mod envelope;
 mod error;
 mod fail;
+mod guard;
 mod hot;
 mod journal;
 mod keyer;
@@ -99,6 +100,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stored::View>()?;
     disk::register(module)?;
     envelope::register(module)?;
+    guard::register(module)?;
     module.add_class::<keyring::Keyring>()?;
     module.add_class::<blinding::Blinding>()?;
     journal::register(module)?;

@@ -1,0 +1,119 @@
+//! Who does what to whom: the same words in another order.
+
+use smallvec::SmallVec;
+
+use super::difference::Difference;
+use super::question::Question;
+use super::words::{Class, value_of};
+
+/// Whether the two say the same words of each other's arguments: "A to B" and "B to A".
+pub(super) fn swapped(one: &Question, two: &Question, difference: &Difference<'_>) -> bool {
+    if roles_swapped(one, two) {
+        return true;
+    }
+    let has = |question: &Question, class| {
+        question
+            .tokens
+            .iter()
+            .any(|token| token.class.intersects(class))
+    };
+    let symmetric = Class::SYMMETRIC | Class::AND | Class::OR;
+    if has(one, symmetric) && has(two, symmetric) {
+        return false;
+    }
+    let named = |&&(at, to): &&(usize, usize)| one.tokens[at].named && two.tokens[to].named;
+    let proper: Vec<usize> = difference
+        .shared
+        .iter()
+        .filter(named)
+        .map(|&(_, to)| to)
+        .collect();
+    let inverted = if proper.len() > 1 {
+        inverts(&proper)
+    } else if difference.only.iter().all(SmallVec::is_empty) {
+        let content = |&&(at, _): &&(usize, usize)| one.tokens[at].is_content();
+        let places: Vec<usize> = difference
+            .shared
+            .iter()
+            .filter(content)
+            .map(|&(_, to)| to)
+            .collect();
+        exchanged(&places)
+    } else {
+        return false;
+    };
+    // In the passive, the one who does it comes last.
+    inverted != (one.passive != two.passive)
+}
+
+fn inverts(places: &[usize]) -> bool {
+    places.windows(2).any(|pair| pair[0] > pair[1])
+}
+
+/// Whether two that do not stand side by side have changed places, and all else is where it was: "do dogs chase
+/// cats" and "do cats chase dogs", but not "in Paris, where to eat" and "where to eat in Paris".
+fn exchanged(places: &[usize]) -> bool {
+    let mut sorted = places.to_vec();
+    sorted.sort_unstable();
+    let moved: Vec<usize> = (0..places.len())
+        .filter(|&at| places[at] != sorted[at])
+        .collect();
+    matches!(moved[..], [first, last] if last > first + 1)
+}
+
+/// Whether what stood behind one preposition of a role stands elsewhere, and something else behind it.
+fn roles_swapped(one: &Question, two: &Question) -> bool {
+    let objects = |question: &Question| -> Vec<(u32, u64)> {
+        let role = |at: usize| {
+            let token = &question.tokens[at];
+            let object = || {
+                question.tokens[at + 1..]
+                    .iter()
+                    .find(|token| token.is_content())
+            };
+            token
+                .class
+                .intersects(Class::ROLE)
+                .then(|| Some((value_of(&token.text), object()?.stem)))
+                .flatten()
+        };
+        (0..question.tokens.len()).filter_map(role).collect()
+    };
+    let (left, right) = (objects(one), objects(two));
+    let holds = |question: &Question, stem| question.tokens.iter().any(|token| token.stem == stem);
+    left.iter().any(|&(role, object)| {
+        let other = right.iter().find(|(other, _)| *other == role);
+        other.is_some_and(|&(_, other)| other != object && holds(two, object) && holds(one, other))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::difference::difference;
+
+    fn of(one: &str, two: &str) -> bool {
+        let (one, two) = (Question::new(one), Question::new(two));
+        swapped(&one, &two, &difference(&one, &two))
+    }
+
+    #[test]
+    fn arguments_that_changed_places_are_seen() {
+        assert!(of(
+            "How far is it from Lyon to Nice?",
+            "How far is it from Nice to Lyon?"
+        ));
+        assert!(of("why do dogs chase cats", "why do cats chase dogs"));
+        assert!(of("Is Ann taller than Bob?", "Is Bob taller than Ann?"));
+        assert!(of("Does Ann teach Bob?", "Is Ann taught by Bob?"));
+        assert!(of("convert from yaml to json", "convert from json to yaml"));
+    }
+
+    #[test]
+    fn other_syntax_is_no_change_of_places() {
+        assert!(!of("Did Ann invite Bob?", "Was Bob invited by Ann?"));
+        assert!(!of("Is Ann married to Bob?", "Is Bob married to Ann?"));
+        assert!(!of("In Lyon, where can I eat?", "Where can I eat in Lyon?"));
+        assert!(!of("salt and pepper", "pepper and salt"));
+    }
+}

@@ -1,0 +1,161 @@
+//! Words of a question: where they end, what kind they are, what they are compared by.
+
+use super::stem::{irregular, stem};
+use super::words::{Class, class_of, contraction};
+
+/// Tokens that are looked at; a question with more is only ever equal to itself.
+pub const MAX_TOKENS: usize = 192;
+/// Bytes of text that are looked at; likewise.
+pub const MAX_BYTES: usize = 4096;
+
+/// A word, number or symbol of a question.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    /// In lower case.
+    pub text: Box<str>,
+    /// Of the word's stem: what inflections share.
+    pub stem: u64,
+    pub class: Class,
+    /// Written with a capital, and not because a sentence begins.
+    pub named: bool,
+    pub number: bool,
+    /// Written in capitals alone.
+    pub capitals: bool,
+    /// The first of its sentence.
+    pub initial: bool,
+}
+
+impl Token {
+    fn word(text: &str, named: bool) -> Self {
+        // What a slipped finger left within a word.
+        let mut text = std::borrow::Cow::Borrowed(text);
+        let number = text
+            .bytes()
+            .next()
+            .is_some_and(|byte| byte.is_ascii_digit());
+        if !number && text.contains([',', '.']) {
+            text = text.replace([',', '.'], "").into();
+        }
+        let text = &*text;
+        Self {
+            initial: false,
+            capitals: false,
+            stem: stem(text),
+            class: base_class(text),
+            named,
+            number,
+            text: text.into(),
+        }
+    }
+
+    /// Whether the word carries meaning of its own.
+    pub(super) fn is_content(&self) -> bool {
+        !self.class.intersects(Class::FUNCTION)
+    }
+
+    /// Whether it is a number, a date or a unit.
+    pub(super) fn is_measure(&self) -> bool {
+        self.number || self.class.intersects(Class::MEASURE)
+    }
+}
+
+/// The class of a word, or of what it is a form of: "found" is as empty as "find".
+fn base_class(word: &str) -> Class {
+    let class = class_of(word);
+    match irregular(word) {
+        Some(base) if class == Class::NONE && class_of(base) == Class::FUNCTION => Class::FUNCTION,
+        _ => class,
+    }
+}
+
+/// 64-bit FNV-1a: the same on every machine, for tables made elsewhere.
+pub(super) const fn hash(bytes: &[u8]) -> u64 {
+    let mut state = 0xcbf2_9ce4_8422_2325_u64;
+    let mut at = 0;
+    while at < bytes.len() {
+        state = (state ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    state
+}
+
+/// A question's tokens, and whether it had more.
+pub(super) fn tokens(text: &str) -> (Vec<Token>, bool) {
+    let mut found = Vec::with_capacity(32);
+    let mut initial = true;
+    for raw in text.split_whitespace() {
+        for part in raw.split(['/', '\u{2013}', '\u{2014}', '(', ')', '[', ']', '{', '}']) {
+            let inner = part.trim_matches(|c: char| !c.is_alphanumeric() && c != '+' && c != '#');
+            let ends = part
+                .trim_end_matches(['"', '\'', ')'])
+                .ends_with(['.', '?', '!', ':', ';']);
+            let sign = |sign: Option<char>| sign.filter(|&c| "$€£¥₹%".contains(c));
+            if let Some(sign) = sign(part.chars().next()) {
+                found.push(Token::word(sign.encode_utf8(&mut [0; 4]), false));
+            }
+            if !inner.is_empty() {
+                let first = found.len();
+                push(&mut found, inner, initial);
+                if let Some(token) = found.get_mut(first).filter(|_| initial) {
+                    token.initial = true;
+                }
+                initial = ends && !is_abbreviation(inner);
+                if part
+                    .trim_end_matches(|c| ".?!,;:".contains(c))
+                    .ends_with('%')
+                {
+                    found.push(Token::word("%", false));
+                }
+            }
+            if found.len() > MAX_TOKENS {
+                found.truncate(MAX_TOKENS);
+                return (found, true);
+            }
+        }
+    }
+    (found, false)
+}
+
+/// Whether a full stop behind a word belongs to it: "U.S.", "Dr.".
+fn is_abbreviation(word: &str) -> bool {
+    const TITLES: [&str; 10] = [
+        "dr", "mr", "mrs", "ms", "st", "vs", "no", "jr", "sr", "prof",
+    ];
+    word.contains('.') && word.split('.').all(|part| part.len() < 2)
+        || TITLES.iter().any(|title| word.eq_ignore_ascii_case(title))
+}
+
+fn push(found: &mut Vec<Token>, word: &str, initial: bool) {
+    let capital = word.chars().next().is_some_and(char::is_uppercase);
+    // A second capital within is a name wherever it stands: NATO, iPhone.
+    let inner = word.chars().skip(1).any(char::is_uppercase);
+    let lower = word.to_lowercase().replace('\u{2019}', "'");
+    if let Some(parts) = contraction(&lower) {
+        for (at, part) in parts.iter().enumerate() {
+            found.push(Token::word(part, at == 0 && capital && !initial));
+        }
+        return;
+    }
+    let bare = lower
+        .strip_suffix("'s")
+        .or_else(|| lower.strip_suffix('\''))
+        .unwrap_or(&lower);
+    let bare = bare.strip_suffix("n't").map_or_else(
+        || bare.to_owned(),
+        |verb| {
+            found.push(Token::word("not", false));
+            verb.to_owned()
+        },
+    );
+    let capitals = inner && word.len() < 8 && !word.chars().take(2).any(char::is_lowercase);
+    let numeral = bare
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_digit());
+    let named = (capital && !initial) || (inner && !numeral);
+    for piece in bare.split('-').filter(|piece| !piece.is_empty()) {
+        let mut token = Token::word(piece, named && !class_of(piece).intersects(Class::FUNCTION));
+        token.capitals = capitals;
+        found.push(token);
+    }
+}
