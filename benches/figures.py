@@ -35,11 +35,13 @@ ROWS = {
     "staleness": "benches.test_staleness",
     "erase": "benches.test_erase",
     "embedding": "benches.test_embedding",
+    "vector": "benches.test_vector",
     "traces": "benches.traces",
 }
 PEERS = (
     "blake3 orjson litellm langchain-core gptcache cachetools cachebox moka-py theine lru-dict aiocache "
-    "cashews async-lru diskcache zstandard cryptography asyncpg onnxruntime tokenizers"
+    "cashews async-lru diskcache zstandard cryptography asyncpg onnxruntime tokenizers "
+    "usearch hnswlib faiss-cpu"
 ).split()
 
 

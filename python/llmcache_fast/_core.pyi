@@ -3,7 +3,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar, final, overload
 
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 from llmcache_fast._entry import Computed
 from llmcache_fast._errors import TierError
@@ -29,6 +29,8 @@ __all__ = [
     "Judgement",
     "Keyring",
     "Question",
+    "VectorIndex",
+    "VectorStatistics",
     "View",
     "canonical",
     "decode_entry",
@@ -37,6 +39,7 @@ __all__ = [
     "examine_envelope",
     "fingerprint",
     "judge",
+    "to_half",
 ]
 
 _T = TypeVar("_T")
@@ -106,6 +109,59 @@ class DiskStore:
     def check(self) -> list[str]: ...
     def stats(self) -> dict[str, int]: ...
     def close(self) -> None: ...
+
+@final
+class VectorStatistics:
+    """What a `VectorIndex` holds and did; `graphs` are partitions that are searched by walking a graph."""
+
+    @property
+    def vectors(self) -> int: ...
+    @property
+    def partitions(self) -> int: ...
+    @property
+    def graphs(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def max_bytes(self) -> int: ...
+    @property
+    def evicted(self) -> int: ...
+
+@final
+class VectorIndex:
+    """Vectors of `dimension` numbers by partition and key (32 bytes each), nearest first, in at most `max_bytes`.
+
+    A vector is a contiguous buffer of float32 or float16, little-endian, told apart by its bytes; only its
+    direction counts. What is not one, or has no direction (zeros, NaN, infinity), raises `ValueError`, and an
+    object that has no such numbers `TypeError`. A search sees its own partition alone. For room, partitions
+    leave, least recently used first, and of the only one its oldest vectors. Methods detach from the interpreter
+    and may be called by many threads; a forked child finds the index empty.
+    """
+
+    def __new__(cls, dimension: int, max_bytes: int) -> Self: ...
+    @property
+    def dimension(self) -> int: ...
+    def add(self, partition: bytes, key: bytes, vector: Buffer) -> bool:
+        """Put a vector, in place of one of the same key; whether there was one. Up to a millisecond."""
+
+    def remove(self, partition: bytes, key: bytes) -> bool: ...
+    def drop_partition(self, partition: bytes) -> int: ...
+    def search(
+        self, partition: bytes, vector: Buffer, limit: int = 8, floor: float = -1.0
+    ) -> list[tuple[bytes, float]]:
+        """The `limit` (at most 256) nearest whose cosine is `floor` at least, `(key, cosine)`, best first."""
+
+    def contains(self, partition: bytes, key: bytes) -> bool: ...
+    def size(self, partition: bytes) -> int: ...
+    def __len__(self) -> int: ...
+    def clear(self) -> int: ...
+    def statistics(self) -> VectorStatistics: ...
+    def save(self, path: str | Path) -> None:
+        """Write a snapshot, whole or not at all, in the clear, with mode 0600. Changes wait meanwhile."""
+
+    @staticmethod
+    def load(path: str | Path, max_bytes: int) -> VectorIndex:
+        """The index of a snapshot but for what does not fit; `ValueError`: it is none, or damaged."""
 
 _Fields: TypeAlias = tuple[bytes, bytes, int, int, int, int, int, int, str | None, bytes | None]
 
@@ -271,6 +327,9 @@ def canonical(
     variant: str | int | None = None,
     normalize: Literal["NFC"] | None = None,
 ) -> bytes: ...
+def to_half(vector: Buffer) -> bytes:
+    """A vector of float32 as float16 of length one, little-endian: how records keep it."""
+
 def fingerprint(
     request: Any,
     namespace: str = "default",
@@ -568,6 +627,7 @@ class Engine:
     def _remove(self, key: bytes) -> bool: ...
     def _expire(self, key: bytes) -> bool: ...
     def _clear(self) -> int: ...
+    def _reserve(self, bytes: int) -> None: ...
     @staticmethod
     def _namespace_id(namespace: str) -> int: ...
     @staticmethod

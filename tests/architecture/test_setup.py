@@ -41,6 +41,11 @@ def check_tools(folder: Path, *tools: str, **fakes: str) -> subprocess.Completed
         (("python3",), {}, "cargo not found: install Rust"),
         (("python3",), {"cargo": "cargo 1.63.0 (abc 2022-06-01)"}, "cargo 1.63.0 is too old"),
         (("python3",), {"cargo": "cargo 1.999.0 (abc 2030-01-01)"}, "no C compiler (cc) found"),
+        (
+            ("python3",),
+            {"cargo": "cargo 1.999.0 (abc 2030-01-01)", "cc": "linked"},
+            "no C++ compiler (c++) found",
+        ),
     ],
 )
 def test_one_line_says_what_to_install(

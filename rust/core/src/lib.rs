@@ -18,3 +18,4 @@ pub mod l1;
 mod lock;
 pub mod markers;
 pub mod profile;
+pub mod vector;

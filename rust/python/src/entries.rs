@@ -267,6 +267,13 @@ impl Engine {
         Ok(self.core()?.l1.clear().len())
     }
 
+    /// Leaves `bytes` of the memory to an index beside it, in place of what was left before.
+    fn _reserve(&self, bytes: u64) -> PyResult<()> {
+        let core = self.core()?;
+        drop(core.l1.reserve(bytes, core.clock.now()));
+        Ok(())
+    }
+
     /// The number of a namespace.
     #[staticmethod]
     fn _namespace_id(namespace: &str) -> u64 {

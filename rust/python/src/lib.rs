@@ -43,6 +43,7 @@ mod shape;
 mod stack;
 mod stored;
 mod validity;
+mod vector;
 mod walk;
 
 /// The 32-byte fingerprint of a request: see `docs/reference/fingerprint.md`.
@@ -104,5 +105,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<keyring::Keyring>()?;
     module.add_class::<blinding::Blinding>()?;
     journal::register(module)?;
+    vector::register(module)?;
     ready::init(module.py())
 }

@@ -82,6 +82,8 @@ struct Padded<T>(Lock<T>);
 pub struct L1<V, F, P: Policy = Ours> {
     shards: Box<[Padded<Shard<V, F, P>>]>,
     config: Config,
+    /// Held while the shards are told.
+    reserved: Lock<u64>,
 }
 
 impl<V, F, P: Policy> std::fmt::Debug for L1<V, F, P> {
@@ -104,7 +106,11 @@ impl<V, F, P: Policy> L1<V, F, P> {
         let shards = (0..count)
             .map(|_| Padded(Lock::new(Shard::new(config.capacity / count))))
             .collect();
-        Self { shards, config }
+        Self {
+            shards,
+            config,
+            reserved: Lock::new(0),
+        }
     }
 
     /// An empty tier of the same configuration, made without touching a lock of this one.
@@ -223,6 +229,25 @@ impl<V, F, P: Policy> L1<V, F, P> {
         dropped
     }
 
+    /// Leaves `bytes` of the capacity to something else that is held beside the entries, in place of what was
+    /// left before; what no longer fits is evicted at `now`. Costs look-ups nothing: shards learn it here.
+    pub fn reserve(&self, bytes: u64, now: i64) -> Dropped<V, F> {
+        let mut reserved = self.reserved.lock();
+        *reserved = bytes;
+        let capacity = self.config.capacity.saturating_sub(bytes) / self.shards.len() as u64;
+        let mut dropped = Dropped::new();
+        for shard in &self.shards {
+            let more = shard.0.lock().set_capacity(capacity, now);
+            dropped.extend(more);
+        }
+        dropped
+    }
+
+    /// Bytes left to something else.
+    pub fn reserved(&self) -> u64 {
+        *self.reserved.lock()
+    }
+
     /// Takes everything out, shard by shard, and frees the structures.
     pub fn clear(&self) -> Dropped<V, F> {
         let mut dropped = Dropped::new();
@@ -256,7 +281,7 @@ impl<V, F, P: Policy> L1<V, F, P> {
         self.shards.iter().map(|shard| shard.0.lock().bytes()).sum()
     }
 
-    /// Bytes allowed.
+    /// Bytes allowed, reserved ones included.
     pub fn capacity(&self) -> u64 {
         self.config.capacity
     }

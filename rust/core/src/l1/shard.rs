@@ -295,6 +295,21 @@ impl<V, F, P: Policy> Shard<V, F, P> {
         }
     }
 
+    /// Evicts what a smaller capacity has no room for.
+    pub(super) fn set_capacity(&mut self, capacity: u64, now: i64) -> Dropped<V, F> {
+        self.capacity = capacity;
+        let mut dropped = Dropped::new();
+        while self.bytes() > capacity {
+            if self.make_room(now, None, &mut dropped).is_none() {
+                // Empty: what is left are structures that grew with the entries.
+                self.reset_structures();
+                self.policy = P::new(capacity);
+                break;
+            }
+        }
+        dropped
+    }
+
     fn expire_one(&mut self, now: i64) -> Option<Parted<V, F>> {
         let slots = &self.slots;
         let slot = self.expiry.due(now, |slot| slots.deadline(slot))?;

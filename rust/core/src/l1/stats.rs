@@ -38,6 +38,6 @@ pub struct ShardStats {
     pub len: u64,
     /// Bytes charged now: payloads, facts and all structures.
     pub bytes: u64,
-    /// Bytes allowed.
+    /// Bytes allowed, without its part of what is reserved.
     pub capacity: u64,
 }

@@ -173,3 +173,55 @@ fn order_survives_long_runs() {
         }
     }
 }
+
+#[test]
+fn what_is_reserved_is_not_there_for_entries() {
+    let l1 = L1::<u64, Vec<u64>>::new(Config {
+        capacity: 1 << 20,
+        shards: Some(4),
+    });
+    let fill = || {
+        for n in 0..2000 {
+            let _ = l1.insert(entry(n, n, 900), 0);
+        }
+    };
+    fill();
+    let full = l1.bytes();
+    assert!(full > (1 << 20) * 8 / 10);
+    let dropped = l1.reserve(1 << 19, 0);
+    assert!(!dropped.is_empty());
+    assert!(l1.bytes() <= 1 << 19);
+    assert_eq!((l1.reserved(), l1.capacity()), (1 << 19, 1 << 20));
+    assert_eq!(total(&l1).capacity, 1 << 19);
+    assert_eq!(total(&l1).len, l1.len() as u64);
+    fill();
+    assert!(l1.bytes() <= 1 << 19);
+    // More than there is: nothing is held, and nothing breaks.
+    drop(l1.reserve(u64::MAX, 0));
+    assert_eq!(l1.insert(entry(1, 1, 10), 0).outcome, Outcome::TooLarge);
+    assert!(l1.is_empty());
+    // Given back.
+    assert!(l1.reserve(0, 0).is_empty());
+    fill();
+    assert!(l1.bytes() > full * 9 / 10);
+    assert_eq!(l1.renewed().reserved(), 0);
+}
+
+#[test]
+fn reserving_takes_expired_entries_first() {
+    let l1 = L1::<u64, Vec<u64>>::new(Config::new(100_000));
+    for n in 0..40 {
+        let until = if n % 2 == 0 { 1_000_000 } else { NEVER };
+        let timed = NewEntry {
+            fresh_until: until,
+            stale_until: until,
+            ..entry(n, n, 2000)
+        };
+        assert_eq!(l1.insert(timed, 0).outcome, Outcome::Stored);
+    }
+    assert_eq!(
+        l1.reserve(40_000, 2_000_000).len(),
+        total(&l1).expirations as usize
+    );
+    assert_eq!(total(&l1).evictions, 0);
+}
