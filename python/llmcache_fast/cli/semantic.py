@@ -9,22 +9,20 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from operator import mul
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import anyio
 import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from llmcache_fast import _core
 from llmcache_fast._errors import ConfigurationError, EmbeddingError
 from llmcache_fast.cli import output
 from llmcache_fast.cli.curves import draw, drawing
 from llmcache_fast.cli.output import Exit, console, stop, table, write_json
 from llmcache_fast.semantic.embedder import Embedder, vectors_of
 from llmcache_fast.semantic.forecast import Forecast, Line, Share, keeps, of_pairs, prior_of
-
-if TYPE_CHECKING:
-    from llmcache_fast.semantic.forecast import Nearest
 
 app = typer.Typer(
     help="What matching by meaning would do with your questions, before it is switched on.",
@@ -34,6 +32,8 @@ app = typer.Typer(
 
 _BATCH = 256
 """Texts that an embedder is given at once."""
+_INDEX_BYTES = 4 << 30
+"""A bound that no log reaches: two million questions with MiniLM."""
 
 WhichEmbedder = Annotated[
     str, typer.Option("--embedder", help="minilm, ngram (spelling only), or onnx:FOLDER.")
@@ -145,7 +145,7 @@ def forecast(
     read = list(_lines(log, _Request, '{"text": "...", "cls": "..."}'))
     model = _embedder(embedder)
     vectors = _vectors(model, [line.text for line in read], quiet=json)
-    found = Forecast(_index(model.dimension), _score)
+    found = Forecast(_core.VectorIndex(model.dimension, _INDEX_BYTES), _score)
     for line, vector in zip(read, vectors, strict=True):
         partition = hashlib.blake2b(line.partition.encode(), digest_size=32).digest()
         found.add(Line(partition, line.text, vector, str(line.cls) if line.cls is not None else line.answer))
@@ -279,34 +279,13 @@ def _vectors(model: Embedder, texts: Sequence[str], *, quiet: bool) -> list[byte
     return [known[text] for text in texts]
 
 
-def _numbers(vector: bytes) -> list[float]:
-    return list(memoryview(vector).cast("f"))
-
-
 def _cosine(one: bytes, other: bytes) -> float:
-    return float(sum(map(mul, _numbers(one), _numbers(other))))
+    return float(sum(map(mul, memoryview(one).cast("f"), memoryview(other).cast("f"))))
 
 
 def _score(asked: str, stored: str, cosine: float) -> float:
-    """What a budget is given for a candidate."""
-    return cosine
-
-
-class _Exact:
-    """Every vector is looked at."""
-
-    def __init__(self) -> None:
-        self._vectors: dict[bytes, list[tuple[bytes, list[float]]]] = {}
-
-    def add(self, partition: bytes, key: bytes, vector: bytes) -> bool:
-        self._vectors.setdefault(partition, []).append((key, _numbers(vector)))
-        return False
-
-    def search(self, partition: bytes, vector: bytes, limit: int) -> list[tuple[bytes, float]]:
-        asked = _numbers(vector)
-        found = [(key, sum(map(mul, asked, other))) for key, other in self._vectors.get(partition, ())]
-        return sorted(found, key=lambda each: each[1], reverse=True)[:limit]
-
-
-def _index(dimension: int) -> Nearest:
-    return _Exact()
+    """What a budget is given for a candidate: below all thresholds if a guard objects."""
+    if cosine < _core.COSINE_FLOOR:
+        return -1.0
+    found = _core.judge(_core.Question(asked), _core.Question(stored), cosine)
+    return -1.0 if found.vetoes else found.score

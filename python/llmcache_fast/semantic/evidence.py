@@ -25,7 +25,7 @@ import msgspec
 
 GRID: Final = (
     0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.93, 0.92, 0.91, 0.90, 0.89, 0.88, 0.87, 0.86, 0.85, 0.83,
-    0.81, 0.79, 0.77, 0.75, 0.72, 0.69, 0.66, 0.63, 0.60, 0.55, 0.50,
+    0.81, 0.79, 0.77, 0.75, 0.72, 0.69, 0.65, 0.63, 0.60, 0.55, 0.50,
 )  # fmt: skip
 """Thresholds, strict to loose. What scores below the last is never served."""
 _RISING: Final = tuple(reversed(GRID))

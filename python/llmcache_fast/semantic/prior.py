@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from llmcache_fast import _core
 from llmcache_fast.semantic.evidence import GRID
 
 _VERSION: Final = 1
@@ -63,5 +64,6 @@ class Prior(msgspec.Struct, frozen=True):
         return cls(file.answers, file.worth)
 
 
-PRIOR: Final = Prior.above(0.95, 130.0)
-"""Without one of your own."""
+PRIOR: Final = Prior.above(_core.COLD_START_SCORE, 130.0)
+"""Without one of your own: what the verifier's floor is worth. A hundred and thirty labels open it at once
+for budgets from about 0.05, and for 0.01 not before some 470 of your own."""

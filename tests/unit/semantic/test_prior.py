@@ -12,7 +12,7 @@ from llmcache_fast.semantic.prior import PRIOR, Prior
 
 
 def test_a_floor_opens_a_large_budget_and_not_a_small_one() -> None:
-    assert Budget(0.1, prior=PRIOR).threshold == 0.95
+    assert Budget(0.1, prior=PRIOR).threshold == 0.65
     assert Budget(0.01, prior=PRIOR).threshold == math.inf
 
 
