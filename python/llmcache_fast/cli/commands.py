@@ -11,7 +11,7 @@ import msgspec
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from llmcache_fast.cli import dead_letters, output
+from llmcache_fast.cli import dead_letters, output, semantic
 from llmcache_fast.cli.check import check
 from llmcache_fast.cli.erasing import erase, invalidate
 from llmcache_fast.cli.migrate import migrate
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(semantic.app, name="semantic")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Profile = Annotated[
