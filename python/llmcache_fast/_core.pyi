@@ -290,7 +290,8 @@ def fingerprint(
 class Clock:
     """Microseconds since 1970: the machine's, until a time is `set`.
 
-    `monotonic` is of the clock of Python's `time.monotonic`, and is never moved back.
+    `monotonic` is of `CLOCK_BOOTTIME` where there is one: it is never moved back, and goes on while the
+    machine is suspended.
     """
 
     def __new__(cls, *_arguments: Any) -> Self: ...
