@@ -188,10 +188,9 @@ class LLMCache(Lifecycle):
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Self:
-        """A cache configured by `LLMCACHE_TIERS` (comma-separated), `LLMCACHE_NAMESPACE`, `LLMCACHE_PROFILE`,
-        `LLMCACHE_MEMORY`, `LLMCACHE_TTL` (`none` for no end), `LLMCACHE_STALE_WHILE_REVALIDATE`,
-        `LLMCACHE_STALE_IF_ERROR`, `LLMCACHE_NEGATIVE_TTL`, `LLMCACHE_DEADLINE`, `LLMCACHE_LEASE_WAIT`,
-        `LLMCACHE_JOURNAL`, `LLMCACHE_DURABILITY` and the keys of `Secrecy.from_environment`; `options` win.
+        """A cache configured by `LLMCACHE_TIERS` (comma-separated), `LLMCACHE_TTL` (`none` for no end) and so
+        on: each option that text can say has a variable of its name, switches are `1` or `0`. With the keys
+        of `Secrecy.from_environment`. `options` win.
 
         Raises:
             ConfigurationError: an unknown variable of that prefix, or a value that cannot work.
