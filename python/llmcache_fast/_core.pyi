@@ -545,6 +545,12 @@ class Engine:
         epoch: int,
         snap: int,
     ) -> str: ...
+    def _promote_many(
+        self,
+        found: list[tuple[bytes | None, str, bytes]],
+        keyring: Keyring | None,
+        unpack: Callable[[bytes], Any],
+    ) -> list[bytes | str | None]: ...
     def _promote(
         self,
         data: bytes,

@@ -126,6 +126,16 @@ class Markers:
             **self._follower.statistics()._asdict(),
         )
 
+    def is_prepared(self, namespace: str) -> bool:
+        """Whether `prepare` would say at once that all is known."""
+        if self.authority is None:
+            return True
+        known = self._knowledge.use(namespace)
+        return known is not None and self._is_recent(known)
+
+    def _is_recent(self, known: Known) -> bool:
+        return known.as_of >= max(self._now() - min(SYNC_EVERY, self._knowledge.lease), self._doubt)
+
     async def prepare(self, namespace: str) -> bool:
         """Know the namespace's clock and markers, as of `SYNC_EVERY` seconds ago or later.
 
@@ -135,11 +145,10 @@ class Markers:
         floor = self.authority
         if floor is None:
             return True
-        now = self._now()
         known = self._follow(namespace)
-        if known.as_of >= max(now - min(SYNC_EVERY, self._knowledge.lease), self._doubt):
+        if self._is_recent(known):
             return True
-        if not self._is_reachable() or now < self._ask_after:
+        if not self._is_reachable() or self._now() < self._ask_after:
             return False
         asking = self._asking.get(namespace)
         if asking is None:
