@@ -81,7 +81,6 @@ class Lookup:
         self._strict = strict
         self._first = None if strict or not self.floors else self.floors[0]
         """Where a read may begin without looking at anything before; see `join`."""
-        self._first_budget = 0.0 if self._first is None else self._first.tier.read_budget
         self._tier_key = wire.tier_key if wire.blinds else None
         for floor in self.floors:
             floor.reader.take = partial(self._take, floor)
@@ -167,21 +166,16 @@ class Lookup:
         read now. `Untaken`, for `get` to go on with, if it is anything else. None, where `get` is to read.
         """
         floor = self._first
-        if floor is None:
-            return None
         tier_key = key if self._tier_key is None else self._tier_key(key)
-        if floor.writer.holds(tier_key):
+        if floor is None or floor.writer.holds(tier_key):
             return None
-        found = floor.reader.join(
-            tier_key, self._first_budget, (tier_key, namespace, key), namespace, self._may_join
-        )
-        if found is not None:
-            floor.reads += 1
+        item = tier_key, namespace, key
+        found = floor.reader.join(tier_key, floor.read_budget, item, namespace, self._may_join)
+        floor.reads += found is not None
         return found
 
     def _may_join(self, namespace: str) -> bool:
-        floor = self._first
-        return floor is not None and floor.is_readable and self.markers.is_prepared(namespace)
+        return self.floors[0].is_readable and self.markers.is_prepared(namespace)
 
     def _take(
         self, floor: Floor, found: list[tuple[bytes | None, tuple[bytes, str, bytes]]]
@@ -194,12 +188,9 @@ class Lookup:
             for envelope, (tier_key, namespace, key) in found
         ]
         values = self._engine._promote_many(newest, self._wire.keyring, unpack_facts)
-        results = [
-            Untaken(True, each[0]) if value is None else value
-            for value, each in zip(values, newest, strict=True)
-        ]
         floor.hits += len(values) - values.count(None)
-        return results
+        pairs = zip(values, newest, strict=True)
+        return [Untaken(True, envelope) if value is None else value for value, (envelope, _, _) in pairs]
 
     async def get(
         self, key: bytes, namespace: str, first: Untaken | None = None
