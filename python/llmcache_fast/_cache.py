@@ -19,7 +19,7 @@ from llmcache_fast._codec import decode
 from llmcache_fast._computing import Computing
 from llmcache_fast._core import Clock
 from llmcache_fast._decorator import Cached, cached
-from llmcache_fast._entry import CacheResult, Computed, Erasure, Invalidation, of_stored_form
+from llmcache_fast._entry import CacheResult, Computed, Content, Erasure, Invalidation, of_stored_form
 from llmcache_fast._erasure import Erasures
 from llmcache_fast._errors import ConfigurationError, UnstorableValueError
 from llmcache_fast._explain import Explanation, Recent
@@ -52,6 +52,7 @@ from llmcache_fast._wire import Wire
 from llmcache_fast.actors.dead_letters import FOLDER, DeadLetters
 from llmcache_fast.actors.flights import Flights
 from llmcache_fast.actors.journal import Journal
+from llmcache_fast.actors.reader import Untaken
 from llmcache_fast.actors.write_report import Durability, WriteReport
 from llmcache_fast.actors.writers import Writers
 from llmcache_fast.tiers.base import SearchPage, Tier
@@ -188,10 +189,9 @@ class LLMCache(Lifecycle):
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None, **options: Any) -> Self:
-        """A cache configured by `LLMCACHE_TIERS` (comma-separated), `LLMCACHE_NAMESPACE`, `LLMCACHE_PROFILE`,
-        `LLMCACHE_MEMORY`, `LLMCACHE_TTL` (`none` for no end), `LLMCACHE_STALE_WHILE_REVALIDATE`,
-        `LLMCACHE_STALE_IF_ERROR`, `LLMCACHE_NEGATIVE_TTL`, `LLMCACHE_DEADLINE`, `LLMCACHE_LEASE_WAIT`,
-        `LLMCACHE_JOURNAL`, `LLMCACHE_DURABILITY` and the keys of `Secrecy.from_environment`; `options` win.
+        """A cache configured by `LLMCACHE_TIERS` (comma-separated), `LLMCACHE_TTL` (`none` for no end) and so
+        on: each option that text can say has a variable of its name, switches are `1` or `0`. With the keys
+        of `Secrecy.from_environment`. `options` win.
 
         Raises:
             ConfigurationError: an unknown variable of that prefix, or a value that cannot work.
@@ -285,13 +285,18 @@ class LLMCache(Lifecycle):
     # `get`, `get_nowait`, `get_or_compute` and `fingerprint` are methods of `Engine`: a hit ends there.
 
     async def _get_below(self, key: bytes, default: Any, kind: Any, namespace: str) -> Any:
-        found = await self._lookup.get(key, namespace)
-        if found is not None:
-            try:
-                return decode(*found, kind)
-            except UnstorableValueError:
-                pass
-        return default
+        joined = self._lookup.join(key, namespace)
+        first = None if joined is None else await joined
+        if first is None or isinstance(first, Untaken):
+            found = await self._lookup.get(key, namespace, first)
+            return default if found is None else self._decoded_or(default, found, kind)
+        return first if kind is None else self._decoded_or(default, of_stored_form(first), kind)
+
+    def _decoded_or(self, default: Any, found: tuple[Content, bytes | str], kind: Any) -> Any:
+        try:
+            return decode(*found, kind)
+        except UnstorableValueError:
+            return default
 
     def _compute(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import anyio
 
@@ -20,13 +20,15 @@ from llmcache_fast._floor import Floor
 from llmcache_fast._invalidation import Invalidations
 from llmcache_fast._lookup import Lookup
 from llmcache_fast._wire import Wire
-from llmcache_fast.actors.sweeper import Notes, Place, Sweeper
+from llmcache_fast.actors.sweeper import NOTE_KEY, Notes, Place, Sweeper
 from llmcache_fast.actors.walking import KEEP, UNREADABLE, Judge, Verdict, Walk
 
 SCRUB_BUDGET: Final = 60.0
 """Seconds a tier may take to overwrite what it has deleted."""
 PREVIEW_LIMIT: Final = 1_000_000
 """Records of a tier that a dry run looks at."""
+NAMES_SAMPLE: Final = 100
+"""Records of a tier that tell how names are made: a round trip, and a few of another service do no harm."""
 
 
 Matches: TypeAlias = Callable[[Seen], bool]
@@ -130,6 +132,30 @@ class Erasures:
             unreadable=sum(walk.unreadable for walk in walks.values()),
             unfinished=unfinished,
         )
+
+    async def names(self) -> Literal["known", "other", "sealed"]:
+        """Whether tiers know entries by the names they have here, as far as a page of each tells: with
+        another blinding secret, or without it, nothing that is named here is covered there. `sealed`: no
+        record can be read.
+        """
+        other = sealed = False
+        for floor in reversed(self._floors):
+            tier: Any = floor.tier
+            # One that fails already is not asked in vain: it is told of by what is done next.
+            asked = floor.is_open and not floor.errors and hasattr(tier, "scan")
+            try:
+                records = (await tier.scan(None, NAMES_SAMPLE))[0] if asked else []
+            except TierError as error:
+                floor.failed("scan", error)
+                continue
+            for key, envelope in records:
+                seen, _ = self._wire.examine(envelope)
+                if seen is not None and self._wire.tier_key(seen.key) == key:
+                    return "known"
+                if key != NOTE_KEY:
+                    other |= seen is not None
+                    sealed |= seen is None
+        return "other" if other else "sealed" if sealed else "known"
 
     # -- sweeping -----------------------------------------------------------------------------------
 

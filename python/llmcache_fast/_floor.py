@@ -43,6 +43,7 @@ class Floor:
     def __init__(self, tier: Tier, writers: Writers, clock: Any) -> None:
         self.tier = tier if isinstance(tier, GuardedTier) else GuardedTier(tier)
         self.reader = ReadActor(self.tier)
+        self.read_budget = self.tier.read_budget
         self.name = writers.add(self.tier)
         """Of the tier among those of the cache."""
         self.writer = writers.buffer(self.name)

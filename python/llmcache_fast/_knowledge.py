@@ -1,7 +1,8 @@
 """What is known here of the invalidation clocks at the authority, and until when that may be relied on.
 
 Decisions only, as pure functions of what was heard and when: nothing is asked or told here (`_markers`), no
-marker is kept here (`markers` in the core). Times are seconds of the event loop's clock.
+marker is kept here (`markers` in the core). Times are seconds of a clock that never goes back and goes on
+while the machine is suspended.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ What does not: computing, waiting, what a caller gets (`_cache`); the clock of i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from llmcache_fast.actors.deferred import FOLDER, DeferredLog
 from llmcache_fast.actors.flight import Flight
 from llmcache_fast.actors.leases import LEASE
 from llmcache_fast.actors.ledger import Receipt
+from llmcache_fast.actors.reader import Untaken
 from llmcache_fast.actors.write_report import WriteReport
 from llmcache_fast.actors.writers import Writers
 from llmcache_fast.tiers.base import FoundRecord, SearchPage, StoredRecord, Tier
@@ -86,6 +87,11 @@ class Lookup:
         self.writers = writers or Writers(clock=clock)
         self.floors = [Floor(tier, self.writers, clock) for tier in tiers]
         self._strict = strict
+        self._first = None if strict or not self.floors else self.floors[0]
+        """Where a read may begin without looking at anything before; see `join`."""
+        self._tier_key = wire.tier_key if wire.blinds else None
+        for floor in self.floors:
+            floor.reader.take = partial(self._take, floor)
         authority = bus = None
         self._leasing: Floor | None = None
         """The first tier that has leases: where the others look first, too."""
@@ -159,37 +165,79 @@ class Lookup:
         to compute it is asked for in the same round trip, and if another process has it, its answer is
         waited for: see `LeaseActor.claim`. Give the lease back by `release`.
         """
-        found = await self._read(key, namespace, lease)
+        found = await self._read(key, namespace, lease) if self.floors else None
         assert found is None or isinstance(found, tuple)  # noqa: S101 - values are for `get`
         return found
 
-    async def get(self, key: bytes, namespace: str) -> tuple[Content, bytes | str] | None:
-        """As `read`, of an entry that is fresh: its content type and payload."""
-        found = await self._read(key, namespace, None, quick=True)
+    def join(self, key: bytes, namespace: str) -> Awaitable[bytes | str | Untaken] | None:
+        """The value of a fresh entry of the first tier, read and taken into memory together with what others
+        read now. `Untaken`, for `get` to go on with, if it is anything else. None, where `get` is to read.
+        """
+        floor = self._first
+        tier_key = key if self._tier_key is None else self._tier_key(key)
+        if floor is None or floor.writer.holds(tier_key):
+            return None
+        item = tier_key, namespace, key
+        found = floor.reader.join(tier_key, floor.read_budget, item, namespace, self._may_join)
+        floor.reads += found is not None
+        return found
+
+    def _may_join(self, namespace: str) -> bool:
+        return self.floors[0].is_readable and self.markers.is_prepared(namespace)
+
+    def _take(
+        self, floor: Floor, found: list[tuple[bytes | None, tuple[bytes, str, bytes]]]
+    ) -> list[bytes | str | Untaken]:
+        """What those who joined get, for all of a batch at once."""
+        holds, buffered = floor.writer.holds, floor.writer.get
+        # What was written meanwhile is newer than what was read.
+        newest = [
+            (buffered(tier_key) if holds(tier_key) else envelope, namespace, key)
+            for envelope, (tier_key, namespace, key) in found
+        ]
+        values = self._engine._promote_many(newest, self._wire.keyring, unpack_facts)
+        floor.hits += len(values) - values.count(None)
+        pairs = zip(values, newest, strict=True)
+        return [Untaken(True, envelope) if value is None else value for value, (envelope, _, _) in pairs]
+
+    async def get(
+        self, key: bytes, namespace: str, first: Untaken | None = None
+    ) -> tuple[Content, bytes | str] | None:
+        """As `read`, of an entry that is fresh: its content type and payload. `first` came of `join`."""
+        if first is not None and first.error is not None:
+            self.floors[0].failed("read", first.error)
+        found = await self._read(key, namespace, None, quick=True, first=first)
         if isinstance(found, tuple):
             entry, _ = found
             return (entry.content, entry.payload) if self._clock() < entry.fresh_until else None
         return None if found is None else ("text" if isinstance(found, str) else "bytes", found)
 
     async def _read(
-        self, key: bytes, namespace: str, lease: Lease | None, *, quick: bool = False
+        self,
+        key: bytes,
+        namespace: str,
+        lease: Lease | None,
+        *,
+        quick: bool = False,
+        first: Untaken | None = None,
     ) -> Found | bytes | str | None:
-        """What `read` returns; or with `quick`, where that is less work, the value of a fresh entry."""
-        if not self.floors:
-            return None
+        """What `read` returns; or with `quick`, where that is less work, the value of a fresh entry. `first`
+        is what the first tier has answered already."""
         current = await self.markers.prepare(namespace)
         if self._strict:
-            if not self.may_serve(namespace):
-                return None
             # The engine did not serve what was not vouched for; now it may be.
             entry = self.peek(key, namespace)
             if entry is not None and self._clock() < entry.fresh_until:
                 return entry, "memory"
+            if not self.may_serve(namespace):
+                return None
         tier_key = self._wire.tier_key(key)
         missed: list[Floor] = []
         for floor in self.floors:
-            envelope = floor.writer.get(tier_key)
-            if envelope is None:
+            envelope, answered = floor.writer.get(tier_key), True
+            if first is not None:
+                answered, envelope, first = first.answered, envelope or first.found, None
+            elif envelope is None:
                 if not floor.is_readable or (floor is self.markers.authority and not current):
                     continue
                 if lease is not None and floor is self._leasing:
@@ -199,10 +247,10 @@ class Lookup:
                     answered, envelope = await self._read_floor(floor, tier_key)
                 # What was written meanwhile is newer than what was read.
                 envelope = floor.writer.get(tier_key) or envelope
-                if not answered and envelope is None:
-                    continue
-                if not self.may_serve(namespace):
-                    return None  # the tier, or another process, was waited for beyond it
+            if not answered and envelope is None:
+                continue
+            if not self.may_serve(namespace):
+                return None  # the tier, or another process, was waited for beyond it
             if quick and envelope is not None and not missed:
                 value = self._engine._promote(envelope, namespace, key, self._wire.keyring, unpack_for_memory)
                 if value is not None:

@@ -27,7 +27,6 @@ from llmcache_fast.actors.deferred import DeferredLog
 from llmcache_fast.actors.follower import Follower
 from llmcache_fast.tiers.base import MAX_RULES, MAX_TOLD, Asked, Changes, Message, Raised
 from llmcache_fast.tiers.budget import to_wait, within
-from llmcache_fast.tiers.signal import Running
 
 _log = logging.getLogger("llmcache_fast.coherence")
 
@@ -72,7 +71,6 @@ class Markers:
         """The authority did not answer in time: until then nobody waits for it again."""
         self._asking: dict[str, anyio.Event] = {}
         self._tasks: Any = None
-        self._now = anyio.current_time
         self._deferred: dict[str, Untold] = {}
         self._delivering = anyio.Lock()
         self._log = log
@@ -86,7 +84,6 @@ class Markers:
         """`tasks` is where the authority is asked, `namespace` the cache's own; `supersede` is called with a
         namespace of which others invalidated something."""
         self._tasks, self._namespace = tasks, namespace
-        self._now = Running().now
         if supersede is not None:
             self._supersede = supersede
         if self.authority is not None:
@@ -94,6 +91,10 @@ class Markers:
             feed = None if self._bus is None else self._bus.tier
             self._follower = Follower(feed, self.hear, self._poll, every=self._knowledge.lease / POLLS)
             tasks.start_soon(self._follower.run)
+
+    def _now(self) -> float:
+        """Seconds of the clock that goes on while the machine is suspended: an event loop's may not."""
+        return self._clock.monotonic() / 1_000_000
 
     # -- what may be relied on ------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class Markers:
 
     def is_vouched(self, namespace: str) -> bool:
         """Whether all that anybody invalidated until `coherence_lease` seconds ago is known here (I2)."""
-        return self.authority is None or self._knowledge.vouched(namespace, anyio.current_time())
+        return self.authority is None or self._knowledge.vouched(namespace, self._now())
 
     def statistics(self) -> CoherenceStats | None:
         """What was heard of other processes; None without an authority."""
@@ -119,11 +120,21 @@ class Markers:
             return None
         return CoherenceStats(
             namespaces=len(self._knowledge),
-            vouched=anyio.current_time() <= self._knowledge.vouched_until(),
+            vouched=self._now() <= self._knowledge.vouched_until(),
             gaps=self._gaps,
             deferred=sum(map(len, self._deferred.values())),
             **self._follower.statistics()._asdict(),
         )
+
+    def is_prepared(self, namespace: str) -> bool:
+        """Whether `prepare` would say at once that all is known."""
+        if self.authority is None:
+            return True
+        known = self._knowledge.use(namespace)
+        return known is not None and self._is_recent(known)
+
+    def _is_recent(self, known: Known) -> bool:
+        return known.as_of >= max(self._now() - min(SYNC_EVERY, self._knowledge.lease), self._doubt)
 
     async def prepare(self, namespace: str) -> bool:
         """Know the namespace's clock and markers, as of `SYNC_EVERY` seconds ago or later.
@@ -134,11 +145,10 @@ class Markers:
         floor = self.authority
         if floor is None:
             return True
-        now = self._now()
         known = self._follow(namespace)
-        if known.as_of >= max(now - min(SYNC_EVERY, self._knowledge.lease), self._doubt):
+        if self._is_recent(known):
             return True
-        if not self._is_reachable() or now < self._ask_after:
+        if not self._is_reachable() or self._now() < self._ask_after:
             return False
         asking = self._asking.get(namespace)
         if asking is None:
@@ -147,7 +157,7 @@ class Markers:
             self._tasks.start_soon(self._ask_for_all, floor, known, asking)
         if not await within(to_wait(floor.tier.read_budget), asking):
             floor.failed("markers", TimeoutError())
-            self._ask_after = anyio.current_time() + floor.tier.read_budget
+            self._ask_after = self._now() + floor.tier.read_budget
             return False
         return known.as_of >= self._doubt
 
@@ -160,7 +170,7 @@ class Markers:
 
     def doubt(self) -> None:
         """What is known by now is not enough: the next reader asks, or is told not to read."""
-        self._doubt = anyio.current_time()
+        self._doubt = self._now()
 
     async def catch_up(self, floor: Floor) -> bool:
         """Ask for all markers anew after an outage of `floor`; whether all are known that can be."""
@@ -243,7 +253,7 @@ class Markers:
             for start in range(0, len(spaces), ASKED_AT_ONCE):
                 some = spaces[start : start + ASKED_AT_ONCE]
                 asked = [known.question() for known in some]
-                sent = anyio.current_time()
+                sent = self._now()
                 for known, of, changes in zip(some, asked, await authority.changes(asked), strict=True):
                     learned &= self._learn(known, of, changes, sent)
         except TierError as error:
@@ -257,7 +267,7 @@ class Markers:
         engine, before = self._engine, (known.epoch, known.seq)
         if not self._follows(known):
             return False
-        if not known.learn(changes, sent, anyio.current_time()):
+        if not known.learn(changes, sent, self._now()):
             _log.warning("an authority answered with an epoch of the past; its entries are not used")
             return False
         engine._adopt(known.space, changes.epoch, 0)
@@ -290,8 +300,8 @@ class Markers:
 
     def _vouch(self) -> None:
         """Tell the engine until when its entries may be served, for a strict cache."""
-        left = self._knowledge.vouched_until() - anyio.current_time()
-        self._engine._vouch(self._clock.monotonic() + round(max(left, -1.0) * 1_000_000))
+        until = max(self._knowledge.vouched_until(), 0.0)
+        self._engine._vouch(round(until * 1_000_000))
 
     # -- telling --------------------------------------------------------------------------------------
 
@@ -327,9 +337,9 @@ class Markers:
         rules = [known.rule(pattern) or self._wire.rule(known.namespace, pattern) for pattern in patterns]
         crowded, forget = self._compact(known, rules)
         tier_targets = self._wire.tier_targets([*targets, *crowded])
-        sent = anyio.current_time()
+        sent = self._now()
         raised: Raised = await authority.raise_markers(known.tier_space, tier_targets, rules, forget=forget)
-        if not known.raised(raised, sent, anyio.current_time()):
+        if not known.raised(raised, sent, self._now()):
             self._ask_soon()
             raise TierError("its clock went back", tier=authority.name, operation="markers", reason="epoch")
         if known.over:

@@ -279,7 +279,21 @@ _ENVIRONMENT: Final = {
     "LLMCACHE_SWEEP_RATE": "sweep_rate",
     "LLMCACHE_DURABILITY": "durability",
     "LLMCACHE_JOURNAL": "journal",
+    "LLMCACHE_STRICT": "strict",
+    "LLMCACHE_COMPRESS": "compress",
+    "LLMCACHE_NORMALIZE": "normalize",
+    "LLMCACHE_JITTER": "jitter",
+    "LLMCACHE_ON_ABANDON": "on_abandon",
+    "LLMCACHE_MAX_ORPHANS": "max_orphans",
+    "LLMCACHE_MAX_BACKGROUND": "max_background",
 }
+_TEXTS: Final = frozenset(
+    {"namespace", "profile", "normalize", "memory", "on_abandon", "durability", "journal"}
+)
+_NONE: Final = frozenset({"ttl", "normalize"})
+"""Options that `none` is a value of."""
+_SWITCHES: Final = frozenset({"strict", "compress"})
+_COUNTS: Final = frozenset({"max_orphans", "max_background"})
 _READ_ELSEWHERE: Final = frozenset({"LLMCACHE_PRICES", "LLMCACHE_POSTGRES_URL"})
 """Variables that are no options of a cache: the file of prices, the address for `llmcache-fast migrate`."""
 
@@ -307,13 +321,18 @@ def from_environment(
         option = _ENVIRONMENT[name]
         if option == "tiers":
             arguments[option] = [url.strip() for url in text.split(",") if url.strip()]
-        elif option in ("namespace", "profile", "memory", "durability", "journal"):
-            arguments[option] = text
-        elif option == "ttl" and text.lower() == "none":
+        elif option in _NONE and text.lower() == "none":
             arguments[option] = None
+        elif option in _TEXTS:
+            arguments[option] = text
+        elif option in _SWITCHES:
+            if text not in ("0", "1"):
+                raise ConfigurationError(f"{name} is {text!r}: write 1 or 0")
+            arguments[option] = text == "1"
         else:
+            number, what = (int, "a whole number") if option in _COUNTS else (float, "a number")
             try:
-                arguments[option] = float(text)
+                arguments[option] = number(text)
             except ValueError:
-                raise ConfigurationError(f"{name} is {text!r}: write a number of seconds") from None
+                raise ConfigurationError(f"{name} is {text!r}: write {what}") from None
     return arguments

@@ -41,6 +41,11 @@ class Wire:
         """The keys that seal what leaves the process."""
         return self._keyring
 
+    @property
+    def blinds(self) -> bool:
+        """Whether tiers know things by other names."""
+        return self._blinding is not None
+
     def record(self, entry: _entry.Entry) -> StoredRecord:
         """What a tier gets of an entry. The same for all tiers: make it once.
 

@@ -171,7 +171,7 @@ async def test_a_tier_in_an_outage_costs_a_budget_and_then_nothing(way: str) -> 
 
 @pytest.mark.parametrize("way", OTHERS)
 async def test_a_tier_in_any_other_trouble_fails_no_call(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", 0.0)
+    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", -1.0)
     seen = await break_and_mend(Breaking(), way)
     report(way, seen)
     check(seen, BUDGET)

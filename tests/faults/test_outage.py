@@ -157,6 +157,7 @@ async def test_a_frozen_authority_costs_one_budget_and_not_two(clock: ManualCloc
     tier.get_many = counted  # type: ignore[method-assign]
     guarded = GuardedTier(tier, GuardOptions(read_budget=0.02, write_budget=60.0))
     async with LLMCache(tiers=[guarded], clock=clock) as cache:
+        clock.advance(0.001)
         cache._lookup.markers.doubt()
         tier.go = anyio.Event()
         waits = 0

@@ -14,6 +14,7 @@ from unittest import mock
 
 import anyio
 
+from llmcache_fast import LLMCache
 from llmcache_fast._entry import from_envelope
 from llmcache_fast._errors import TierError
 from llmcache_fast._knowledge import Knowledge, Known
@@ -147,6 +148,18 @@ def _lease_by_wall_clock() -> Iterator[None]:
 def _always_vouched() -> AbstractContextManager[Any]:
     """Nobody looks at when the authority was heard last."""
     return mock.patch.object(Knowledge, "vouched", return_value=True)
+
+
+def _epoch_ignored() -> AbstractContextManager[Any]:
+    """A clock that began anew is taken for the old one."""
+    adopt = LLMCache._adopt
+
+    def adopted(self: LLMCache, space: int, epoch: int, seq: int) -> None:
+        mine = epochs.setdefault((id(self), space), epoch)
+        adopt(self, space, mine, seq)
+
+    epochs: dict[tuple[int, int], int] = {}
+    return mock.patch.object(LLMCache, "_adopt", adopted, create=True)
 
 
 def _deferred_by_local_clock() -> AbstractContextManager[Any]:
@@ -302,6 +315,7 @@ BUGS: dict[str, Bug] = {
     "own raise skips those of others": _own_raise_skips_others,
     "lease by the wall clock": _lease_by_wall_clock,
     "always vouched for": _always_vouched,
+    "epoch change ignored": _epoch_ignored,
     "deferred by the local clock": _deferred_by_local_clock,
     "deferred and never delivered": _deferred_never_delivered,
     "deferred and not hidden": _deferred_not_hidden,

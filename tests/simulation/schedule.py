@@ -174,7 +174,10 @@ def _fault(chance: random.Random, after: float, process: int, world: World) -> l
     if kind == "failover":
         copy = Operation(0.0, "copy", 0)
         between = _invalidation(chance, 0.001, process) if chance.random() < 0.7 else None
-        return [copy, *([between] if between else ()), Operation(after, "failover", 0)]
+        # Who takes over has another clock.
+        step = chance.choice((0.0, 0.0, -2.0, -0.5, 2.0))
+        over = Operation(after, "failover", 0, (("seconds", step),) if step else ())
+        return [copy, *([between] if between else ()), over]
     server = chance.randrange(2)
     lasts = chance.choice((0.01, 0.1, 0.4))
     options = (("server", server),)

@@ -188,6 +188,7 @@ class Session:
             case "failover":
                 # Postgres loses nothing that it acknowledged.
                 lossy = self.servers[names[0]]
+                lossy.skew += round(options.get("seconds", 0.0) * 1e6)
                 if lossy.name != "postgres":
                     lossy.fail_over()
                     self.oracle.stored_is_lost()

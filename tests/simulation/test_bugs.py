@@ -8,7 +8,7 @@ from tests.simulation.bugs import BUGS
 from tests.simulation.runs import run_session
 
 SESSIONS = 1500
-"""Of twelve schedules each: a fifth of what runs in CI. Most bugs take fewer than twenty."""
+"""Of twelve schedules each: a fifth of what runs in CI without a bug. Most bugs take fewer than twenty."""
 
 
 @pytest.mark.timeout(0)

@@ -1,6 +1,6 @@
 """The promises hold in simulated worlds; and a run is decided by its seed alone.
 
-How many schedules: LLMCACHE_SCHEDULES, or 2,000. `make simulate` runs 100,000, `make soak` as many as it may.
+How many schedules: LLMCACHE_SCHEDULES, or 100,000, on all cores. `make soak` runs as many as it may.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.simulation.schedule import SCHEDULES, Operation, World, world_of
 from tests.simulation.session import play
 from tests.simulation.shrink import shrink
 
-SCHEDULES_HERE = int(os.environ.get("LLMCACHE_SCHEDULES", "20000"))
+SCHEDULES_HERE = int(os.environ.get("LLMCACHE_SCHEDULES", "100000"))
 ROOT = Path(__file__).parents[2]
 
 

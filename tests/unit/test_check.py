@@ -244,3 +244,30 @@ def test_the_command_looks_at_a_disk_tier(tmp_path: Path, capsys: pytest.Capture
     assert run(["check", address, "--sample", "3"]) == Exit.OK
     assert "no violation" in capsys.readouterr().out
     assert run(["check"]) == Exit.USAGE
+
+
+@pytest.mark.usefixtures("_no_configuration")
+def test_nothing_that_can_be_read_is_not_nothing_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, key = f"disk://{tmp_path}/tier", os.urandom(32).hex()
+
+    async def fill() -> None:
+        async with LLMCache(tiers=[address], secrecy=Secrecy({"k": key})) as cache:
+            await cache.set({"n": 1}, "answer")
+
+    anyio.run(fill)
+    assert run(["check", address]) == Exit.UNREADABLE
+    assert "so none was checked" in capsys.readouterr().out
+    monkeypatch.setenv("LLMCACHE_KEYS", f"k={key}")
+    assert run(["check", address]) == Exit.OK
+    monkeypatch.undo()
+    empty = f"disk://{tmp_path}/empty"
+
+    async def make() -> None:
+        async with LLMCache(tiers=[empty]):
+            pass
+
+    anyio.run(make)
+    assert run(["check", empty]) == Exit.OK
+    assert "there are no records" in capsys.readouterr().out

@@ -154,6 +154,67 @@ def test_sealed_records_and_no_keys_are_no_success(
     assert run(arguments) == Exit.OK
 
 
+KEY, BLINDING = "6f1d3c5a9e8b7f20415263748596a7b8" * 2, "01f2e3d4c5b6a79889706152433425" * 2 + "16a7"
+
+
+def sealed_tier(folder: Path, blinding: str | None) -> str:
+    address = f"disk://{folder}/sealed"
+
+    async def fill() -> None:
+        async with LLMCache(tiers=[address], secrecy=Secrecy({"k": KEY}, blinding=blinding)) as cache:
+            await cache.set({"n": 1}, "answer", tags=["odd"])
+
+    anyio.run(fill)
+    return address
+
+
+def left_sealed(address: str, blinding: str | None) -> bool:
+    async def look() -> bool:
+        async with LLMCache(tiers=[address], secrecy=Secrecy({"k": KEY}, blinding=blinding)) as cache:
+            return await cache.get({"n": 1}) is not None
+
+    return anyio.run(look)
+
+
+@pytest.mark.parametrize(
+    ("blinding", "given"), [(BLINDING, None), (BLINDING, BLINDING[::-1]), (None, BLINDING)]
+)
+@pytest.mark.parametrize("command", [["invalidate"], ["invalidate", "--dry-run"], ["erase"]], ids=str)
+def test_what_would_be_done_to_other_names_is_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    blinding: str | None,
+    given: str | None,
+) -> None:
+    address = sealed_tier(tmp_path, blinding)
+    arguments = [command[0], address, "--tag", "odd", *command[1:]]
+    monkeypatch.setenv("LLMCACHE_KEYS", f"k={KEY}")
+    if given is not None:
+        monkeypatch.setenv("LLMCACHE_BLINDING", given)
+    assert run(arguments) == Exit.ENVIRONMENT
+    assert "LLMCACHE_BLINDING" in capsys.readouterr().err
+    assert left_sealed(address, blinding)
+    if blinding is None:
+        monkeypatch.delenv("LLMCACHE_BLINDING")
+    else:
+        monkeypatch.setenv("LLMCACHE_BLINDING", blinding)
+    assert run(arguments) == Exit.OK
+    assert left_sealed(address, blinding) == ("--dry-run" in command)
+
+
+def test_an_invalidation_says_when_it_cannot_know_what_it_covered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = sealed_tier(tmp_path, BLINDING)
+    assert run(["invalidate", address, "--tag", "odd"]) == Exit.UNREADABLE
+    assert "nothing of it was covered" in capsys.readouterr().out
+    assert run(["invalidate", address, "--tag", "odd", "--json"]) == Exit.UNREADABLE
+    assert json.loads(capsys.readouterr().out)["names_known"] is False
+    assert left_sealed(address, BLINDING)
+
+
 def test_a_dry_run_that_could_not_look_everywhere_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["invalidate", "redis://127.0.0.1:1", "--tag", "x", "--dry-run", "--json"]) == Exit.FOUND
     assert json.loads(capsys.readouterr().out)["unfinished"] == {"redis": "down"}

@@ -33,7 +33,7 @@ async def answer() -> str:
 async def test_another_process_learns_of_an_invalidation_with_its_next_read_below_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", 0.0)
+    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", -1.0)
     async with LLMCache(tiers=[f"disk://{tmp_path}"]) as one, LLMCache(tiers=[f"disk://{tmp_path}"]) as other:
         await one.set(REQUEST, "old", tags=["doc"])
         await one.flush()
@@ -46,7 +46,7 @@ async def test_another_process_learns_of_an_invalidation_with_its_next_read_belo
 async def test_an_invalidation_of_ones_own_does_not_hide_an_earlier_one_of_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", 0.0)
+    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", -1.0)
     async with LLMCache(tiers=[f"disk://{tmp_path}"]) as one, LLMCache(tiers=[f"disk://{tmp_path}"]) as other:
         await one.set(REQUEST, "old", tags=["doc"])
         await one.flush()
@@ -70,7 +70,7 @@ class Deaf(MemoryTier):
 async def test_a_deferred_invalidation_is_delivered_before_anything_else(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", 0.0)
+    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", -1.0)
     tier = Deaf(clock=clock)
     guards = [GuardedTier(tier, GuardOptions(breaker=BreakerOptions(least=20))) for _ in range(2)]
     async with (
@@ -105,7 +105,7 @@ class Slow(MemoryTier):
 async def test_what_was_invalidated_while_it_was_being_set_is_not_stored(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", 0.0)
+    monkeypatch.setattr("llmcache_fast._markers.SYNC_EVERY", -1.0)
     tier = Slow(clock=clock)
     guarded = GuardedTier(tier, GuardOptions(read_budget=60.0, write_budget=60.0))
     async with LLMCache(tiers=[guarded], clock=clock) as cache:

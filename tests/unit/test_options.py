@@ -9,6 +9,7 @@ import pytest
 
 from llmcache_fast import ConfigurationError, LLMCache
 from llmcache_fast._options import (
+    _ENVIRONMENT,
     UNSET,
     Options,
     call_options,
@@ -125,3 +126,25 @@ def test_the_environment() -> None:
         from_environment({"LLMCACHE_TLL": "5"})
     with pytest.raises(ConfigurationError, match="LLMCACHE_TTL is 'soon'"):
         from_environment({"LLMCACHE_TTL": "soon"})
+
+
+def test_what_the_environment_says_is_of_the_option_s_kind() -> None:
+    said = {
+        "LLMCACHE_STRICT": ("1", True),
+        "LLMCACHE_COMPRESS": ("0", False),
+        "LLMCACHE_JITTER": ("0.2", 0.2),
+        "LLMCACHE_MAX_ORPHANS": ("7", 7),
+        "LLMCACHE_ON_ABANDON": ("cancel", "cancel"),
+        "LLMCACHE_NORMALIZE": ("none", None),
+    }
+    assert from_environment({name: text for name, (text, _) in said.items()}) == {
+        _ENVIRONMENT[name]: value for name, (_, value) in said.items()
+    }
+    for name, text in (("STRICT", "yes"), ("MAX_BACKGROUND", "1.5"), ("JITTER", "little")):
+        with pytest.raises(ConfigurationError, match=f"LLMCACHE_{name} is '{text}': write"):
+            from_environment({f"LLMCACHE_{name}": text})
+
+
+def test_each_option_that_text_can_say_has_a_variable() -> None:
+    no_text = {"admit", "prices", "secrecy", "clock"}
+    assert set(_ENVIRONMENT.values()) == set(LLMCache.__init__.__kwdefaults__ or ()) - no_text

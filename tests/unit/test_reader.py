@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import pytest
@@ -11,9 +12,11 @@ from anyio.lowlevel import checkpoint
 
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError, TierUnavailableError
-from llmcache_fast.actors.reader import ReadActor
+from llmcache_fast.actors.reader import ReadActor, Untaken
 from llmcache_fast.testing import Fault, FaultyTier, MemoryTier
 from llmcache_fast.tiers.base import StoredRecord
+
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
 def key(number: int) -> bytes:
@@ -210,6 +213,124 @@ async def test_who_comes_while_a_caller_asks_the_tier_is_not_concerned_by_that_c
         group.cancel_scope.cancel()
     own = anyio.get_current_task().id
     assert tier.tasks[-1] == own, "it is idle again"
+
+
+def tagged(found: list[tuple[Any, Any]]) -> list[Any]:
+    return [Untaken(True) if value is None else (value, item) for value, item in found]
+
+
+@on_asyncio
+async def test_those_who_join_get_what_is_made_of_all_answers_at_once() -> None:
+    tier = await filled(3)
+    actor = ReadActor(tier)
+    taken: list[int] = []
+    asked: list[str] = []
+
+    def take(found: list[tuple[Any, Any]]) -> list[Any]:
+        taken.append(len(found))
+        return tagged(found)
+
+    def vet(group: str) -> bool:
+        asked.append(group)
+        return group != "refused"
+
+    def join(number: int, group: str = "a") -> Any:
+        return actor.join(key(number), 1.0, number, group, vet)
+
+    actor.take = take
+    assert join(0) is None, "it does not run yet"
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        futures = [join(number) for number in (0, 1, 1, 9)]
+        assert join(2, "refused") is None
+        futures.append(join(2, "b"))
+        plain = await actor.get(key(1), 1.0)
+        assert [await future for future in futures] == [
+            (b"0", 0), (b"1", 1), (b"1", 1), Untaken(True), (b"2", 2)
+        ]  # fmt: skip
+        assert (plain, taken, asked) == (b"1", [5], ["a", "refused", "b"])
+        assert actor.statistics().keys == 4
+        group.cancel_scope.cancel()
+    assert join(0) is None, "it has ended"
+
+
+@on_asyncio
+async def test_a_lone_read_is_not_joined_where_its_caller_asks_the_tier() -> None:
+    tier = Prompt((await filled(1)).inner)  # type: ignore[arg-type]
+    actor = ReadActor(tier)
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        assert actor.join(key(0), 1.0, None, "", bool) is None
+        group.cancel_scope.cancel()
+
+
+@on_asyncio
+async def test_one_who_joined_and_was_cancelled_wants_nothing() -> None:
+    tier = await filled(2)
+    gate = anyio.Event()
+    tier.plan = lambda operation, number: Fault(hold=gate)
+    actor = ReadActor(tier, concurrency=1)
+    taken: list[Any] = []
+
+    def take(found: list[tuple[Any, Any]]) -> list[Any]:
+        taken.extend(found)
+        return tagged(found)
+
+    def join(number: int) -> Any:
+        return actor.join(key(number), 60.0, number, "", lambda _: True)
+
+    actor.take = take
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        under_way = [join(0), join(0)]
+        while not tier.calls["get_many"]:
+            await checkpoint()
+        waiting = [join(1), join(0), join(0)]
+        for future in (under_way[0], waiting[0], waiting[1]):
+            future.cancel()
+        gate.set()
+        assert [await under_way[1], await waiting[2]] == [(b"0", 0)] * 2
+        group.cancel_scope.cancel()
+    assert taken == [(b"0", 0)] * 2
+    assert actor.statistics().keys == 2, "of the second batch the one that somebody wants"
+
+
+@on_asyncio
+@pytest.mark.parametrize("ends", ["failure", "defect", "budget", "take", "end"])
+async def test_who_joined_is_told_why_there_is_no_answer(ends: str) -> None:
+    tier = await filled(1)
+    faults = {
+        "failure": Fault(TierUnavailableError("planned", tier="t", operation="get_many", reason="planned")),
+        "defect": Fault(ZeroDivisionError()),
+        "take": None,
+    }
+    tier.plan = lambda operation, number: faults.get(ends, Fault(hold=anyio.Event()))
+    actor = ReadActor(tier)
+    if ends == "take":
+        actor.take = lambda found: [1 / 0 for _ in found]
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        future: Any = actor.join(key(0), 0.02 if ends == "budget" else 60.0, None, "", lambda _: True)
+        if ends == "end":
+            while not tier.calls["get_many"]:
+                await checkpoint()
+        else:
+            await future
+        group.cancel_scope.cancel()
+    answered, found, error = future.result()
+    assert (answered, found) == (False, None)
+    reasons = {"failure": "planned", "defect": "bug", "take": "bug", "end": "closed"}
+    assert isinstance(error, TimeoutError) if ends == "budget" else error.reason == reasons[ends]
+
+
+async def test_where_there_are_no_futures_nobody_joins(anyio_backend_name: str) -> None:
+    actor = ReadActor(await filled(1))
+    async with anyio.create_task_group() as group:
+        await group.start(actor.run)
+        joined = actor.join(key(0), 1.0, None, "", lambda _: True)
+        assert (joined is None) == (anyio_backend_name == "trio")
+        assert await actor.get(key(0), 1.0) == b"0"
+        group.cancel_scope.cancel()
 
 
 async def test_no_waiter_is_left_behind_when_the_actor_ends() -> None:

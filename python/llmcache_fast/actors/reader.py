@@ -3,6 +3,9 @@
 It never waits for a batch to fill: it takes what has arrived. While one batch is under way the next one
 gathers, so batches grow with the load and a lone read pays no delay: when nothing is under way, and the tier
 keeps the budget itself (`Tier.keeps_budget`), it is the caller who asks the tier.
+
+What is to be done with each answer is done for a whole batch at once where callers `join`:
+benches/test_redis.py has what that spares.
 """
 
 from __future__ import annotations
@@ -10,9 +13,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -26,14 +29,15 @@ _log = logging.getLogger("llmcache_fast.reader")
 
 
 T = TypeVar("T")
+G = TypeVar("G")
 
 
-@dataclass(slots=True, eq=False)
-class _Read(Generic[T]):
-    """One key of a batch."""
+class Untaken(NamedTuple):
+    """An answer that `take` made nothing of, or why there is none."""
 
-    waiters: int = 0
-    found: T | None = None
+    answered: bool
+    found: Any = None
+    error: Exception | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -46,9 +50,15 @@ class _Batch(Generic[T]):
     looked: float
     done: Signal
     """Comes with the answer, or when they have waited long enough."""
-    reads: dict[bytes, _Read[T]] = field(default_factory=dict)
+    reads: dict[bytes, int] = field(default_factory=dict)
+    """By key, how many wait for it."""
+    joined: list[tuple[Any, bytes, Any]] = field(default_factory=list)
+    """Futures of those who get what `take` makes of the answers, their keys, and what they gave with them."""
+    vetted: Any = None
+    """For which `join` said that it may be joined."""
     started: bool = False
     answered: bool = False
+    found: Mapping[bytes, T] = field(default_factory=dict)
     error: Exception | None = None
 
 
@@ -117,6 +127,11 @@ class BatchActor(Generic[T]):
         self._ticking: Signal | None = None
         """While there is nothing to time."""
         self._running: Running | None = None
+        self._make: Callable[[], Any] | None = None
+        """Makes a future for one who joins; None while nobody can."""
+        self.take: Callable[[list[tuple[T, Any]]], list[Any]] = _untaken
+        """What becomes of answers and of what those who joined gave with their keys: a result for each.
+        `Untaken` is one they have to see to themselves."""
         self._closed = False
         self._reads = self._keys = self._batches = self._failures = 0
 
@@ -136,24 +151,50 @@ class BatchActor(Generic[T]):
         batch = self._gathering
         if batch is None or batch.budget != budget:
             batch = self._begin(budget)
-        read = batch.reads.get(key)
-        if read is None:
-            read = batch.reads[key] = _Read()
-            if len(batch.reads) >= self._max_batch:
-                self._gathering = None
-        read.waiters += 1
+        reads = batch.reads
+        reads[key] = reads.get(key, 0) + 1
+        if len(reads) >= self._max_batch:
+            self._gathering = None
         try:
             await batch.done.wait()
         except BaseException:
-            read.waiters -= 1
-            if not read.waiters and not batch.started:
-                del batch.reads[key]
+            self._leave(batch, key)
             raise
         if not batch.answered:
             if batch.error is None:
                 raise TimeoutError
             raise self._own_error(batch.error) from batch.error
-        return read.found  # type: ignore[return-value]  # set, for the call answered
+        return batch.found[key]
+
+    def join(
+        self, key: bytes, budget: float, item: Any, group: G, vet: Callable[[G], bool]
+    ) -> Awaitable[Any] | None:
+        """As `get`, of what `take` makes of the answer, and of `item`: an `Untaken` in place of an error.
+
+        None, and nothing done, where `get` is the better way, or the event loop has no futures. `vet` says
+        whether those of a `group` may read now; it is asked once for those who join a batch one after the
+        other.
+        """
+        batch = self._gathering
+        if batch is None or batch.vetted != group or batch.budget != budget:
+            if self._make is None or (budget >= self._alone and self._is_idle()) or not vet(group):
+                return None
+            if batch is None or batch.budget != budget:
+                batch = self._begin(budget)
+            batch.vetted = group
+        self._reads += 1
+        reads = batch.reads
+        reads[key] = reads.get(key, 0) + 1
+        if len(reads) >= self._max_batch:
+            self._gathering = None
+        future: Awaitable[Any] = self._make()  # type: ignore[misc]  # there is one while a batch gathers
+        batch.joined.append((future, key, item))
+        return future
+
+    def _leave(self, batch: _Batch[T], key: bytes) -> None:
+        batch.reads[key] -= 1
+        if not batch.reads[key] and not batch.started:
+            del batch.reads[key]
 
     def _is_idle(self) -> bool:
         return not (self._is_alone or self._queue or self._under_way)
@@ -191,6 +232,7 @@ class BatchActor(Generic[T]):
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Those who still wait then get a `TierError`."""
         self._running = Running()
+        self._make = self._running.future
         try:
             async with anyio.create_task_group() as group:
                 for _ in range(self._concurrency):
@@ -199,9 +241,10 @@ class BatchActor(Generic[T]):
                 task_status.started()
         finally:
             self._closed = True
+            self._make = self._gathering = None
             for batch in [*self._under_way, *self._queue]:
                 batch.error = self._closed_error()
-                batch.done.set()
+                self._end(batch)
             self._under_way.clear()
             self._queue.clear()
             self._timed.clear()
@@ -225,6 +268,8 @@ class BatchActor(Generic[T]):
             batch = self._queue.popleft()
             if batch is self._gathering:
                 self._gathering = None
+            if batch.joined:
+                self._let_go(batch)
             if batch.reads and not batch.done.came:
                 await self._serve(batch)
             self._timed.discard(batch)
@@ -245,7 +290,7 @@ class BatchActor(Generic[T]):
                 batch.looked = now()
                 if batch.left <= _TIMER:
                     self._timed.discard(batch)
-                    batch.done.set()
+                    self._end(batch)
 
     async def _serve(self, batch: _Batch[T]) -> None:
         batch.started = True
@@ -253,16 +298,42 @@ class BatchActor(Generic[T]):
         self._batches += 1
         self._keys += len(batch.reads)
         try:
-            found = await self._fetch(list(batch.reads))
-            for read, value in zip(batch.reads.values(), found, strict=True):
-                read.found = value
+            keys = list(batch.reads)
+            batch.found = dict(zip(keys, await self._fetch(keys), strict=True))
             batch.answered = True
         except Exception as error:  # noqa: BLE001 - any failure must be handed on
             # Whatever it was, it must reach those who wait and must not end the actor.
             batch.error = self._failed(error)
         # A cancellation passes: `run` tells those who wait.
         self._under_way.discard(batch)
+        self._end(batch)
+
+    def _let_go(self, batch: _Batch[T]) -> None:
+        """Of those who joined a batch that is to start, forget who was cancelled."""
+        for future, key, _ in batch.joined:
+            if future.done():
+                self._leave(batch, key)
+
+    def _end(self, batch: _Batch[T]) -> None:
+        """Nobody waits for the batch any longer."""
         batch.done.set()
+        joined, batch.joined = batch.joined, []
+        # Those who were cancelled want nothing to be done.
+        joined = [one for one in joined if not one[0].done()]
+        if not joined:
+            return
+        results: list[Any]
+        if batch.answered:
+            found = batch.found
+            try:
+                results = self.take([(found[key], item) for _, key, item in joined])
+            except Exception as defect:  # noqa: BLE001 - any failure must be handed on
+                results = [Untaken(False, None, self._own_error(self._failed(defect)))] * len(joined)
+        else:
+            error = TimeoutError() if batch.error is None else self._own_error(batch.error)
+            results = [Untaken(False, None, error)] * len(joined)
+        for (future, _, _), result in zip(joined, results, strict=True):
+            future.set_result(result)
 
     def _failed(self, error: Exception) -> Exception:
         self._failures += 1
@@ -282,6 +353,10 @@ class BatchActor(Generic[T]):
 
     def _closed_error(self) -> TierError:
         return TierError("the reader is closed", tier=self._tier, operation=self._operation, reason="closed")
+
+
+def _untaken(found: list[tuple[Any, Any]]) -> list[Any]:
+    return [Untaken(True, each) for each, _ in found]
 
 
 class ReadActor(BatchActor[bytes | None]):

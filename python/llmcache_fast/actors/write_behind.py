@@ -68,6 +68,8 @@ class WriteBehind:
         self._ended = ended
 
         self._items: dict[bytes, Pending] = {}  # in order of arrival; first is the oldest
+        self.holds: Callable[[bytes], bool] = self._items.__contains__
+        """Whether `get` has something for a key."""
         self._writing: dict[bytes, Pending] = {}
         self._ready: deque[Pending] = deque()
         self._delayed: list[tuple[float, int, Pending]] = []

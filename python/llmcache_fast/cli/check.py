@@ -61,6 +61,11 @@ class Report(msgspec.Struct, kw_only=True):
     """How long a message took; None where nobody can follow."""
     violations: list[Violation] = []
 
+    @property
+    def blind(self) -> bool:
+        """Whether there were records, and none of them could be read."""
+        return 0 < self.unreadable == sum(self.records.values())
+
 
 class _Found(NamedTuple):
     tier: int
@@ -78,7 +83,10 @@ def check(
     sample: Annotated[int, typer.Option(min=0, help="Records of each tier to look at; 0 for all.")] = 1_000,
     json: Json = False,
 ) -> int:
-    """Look for violations of what is promised (I1, I2, I7, I9) among live entries. One exits with 1."""
+    """Look for violations of what is promised (I1, I2, I7, I9) among live entries. One exits with 1.
+
+    Where there are records and none can be read with the keys given, nothing was checked: exits with 4.
+    """
     tiers, wire = tiers_at(",".join(urls)), configured_wire()
     if not tiers:
         stop(Exit.USAGE, "which tiers? give the addresses of the cache's, or set LLMCACHE_TIERS")
@@ -98,7 +106,9 @@ def check(
         write_json(report)
     else:
         _show(report)
-    return Exit.FOUND if report.violations else Exit.OK
+    if report.violations:
+        return Exit.FOUND
+    return Exit.UNREADABLE if report.blind else Exit.OK
 
 
 async def examine(
@@ -315,6 +325,10 @@ def _show(report: Report) -> None:
         ("a message is heard after", "-" if report.heard_ms is None else f"{report.heard_ms:.2f} ms"),
     ]
     screen.print(table("looked at", ["what", "number "], rows))
+    if report.blind:
+        screen.print("no record can be read with these keys, so none was checked: give those of the cache")
+    elif not any(report.records.values()):
+        screen.print("there are no records")
     if not report.violations:
         screen.print("no violation")
         return

@@ -42,6 +42,11 @@ Namespace = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count what is covered; change nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
+_OTHER_NAMES = (
+    "nothing was invalidated: the records there are under other names than these keys make; set "
+    "LLMCACHE_BLINDING or LLMCACHE_BLINDING_FILE as the service has it, or neither if it has none"
+)
+
 
 def invalidate(
     urls: Tiers,
@@ -56,7 +61,9 @@ def invalidate(
 ) -> int:
     """Invalidate entries for every process that shares these tiers, at the cost of one round trip.
 
-    The tiers are those of the cache, all of them and in its order: the last one keeps the markers.
+    The tiers are those of the cache, all of them and in its order: the last one keeps the markers. Exits
+    with 3, and invalidates nothing, when the records there are under other names than the blinding secret
+    given here makes; with 4 when none of them can be read, so that there is no telling.
     """
     if version is not None and (tag or label or pattern or key):
         stop(Exit.USAGE, "--version stands alone: invalidate the others in a call of their own")
@@ -67,14 +74,19 @@ def invalidate(
             return await cache.bump_version(version, namespace=namespace, dry_run=dry_run)
         return await cache.invalidate(**names, dry_run=dry_run)
 
-    done = _with_cache(urls, work)
+    done, known = _with_cache(urls, work)
     if done.covered is not None:
         return _show_coverage(done.covered, json)
     if json:
-        write_json({"seq": done.seq})
+        write_json({"seq": done.seq, "names_known": known})
     else:
         console().print(f"invalidated, seq {done.seq}")
-    return Exit.OK
+        if not known:
+            console().print(
+                "no record there can be read with the keys of LLMCACHE_KEYS and the like: if the service "
+                "blinds names, nothing of it was covered"
+            )
+    return Exit.OK if known else Exit.UNREADABLE
 
 
 def erase(
@@ -104,7 +116,7 @@ def erase(
             return await cache.erase(**names)
         return (await cache.invalidate(**names, dry_run=True)).covered or Coverage()
 
-    done = _with_cache(urls, work, journal=journal)
+    done, _ = _with_cache(urls, work, journal=journal)
     if isinstance(done, Coverage):
         return _show_coverage(done, json)
     if json:
@@ -140,13 +152,14 @@ def _named(
 
 def _with_cache(
     urls: list[str], work: Callable[[LLMCache], Awaitable[T]], *, journal: str | None = None
-) -> T:
-    """Run something on an open cache of these tiers; ends the command when it cannot be done."""
+) -> tuple[T, bool]:
+    """Run something on an open cache of these tiers, and whether what it names is known there by the same
+    names; ends the command when it cannot be done, or would be done to other names."""
     tiers = tiers_at(",".join(urls))
     if not tiers:
         stop(Exit.USAGE, "which tiers? give the addresses of the cache's, or set LLMCACHE_TIERS")
 
-    async def main() -> T:
+    async def main() -> tuple[T, bool]:
         async with LLMCache(
             tiers=tiers,
             secrecy=Secrecy.from_environment(),
@@ -155,7 +168,10 @@ def _with_cache(
             strict=True,
             sweep_rate=0,
         ) as cache:
-            return await work(cache)
+            names = await cache._erasures.names()
+            if names == "other":
+                stop(Exit.ENVIRONMENT, _OTHER_NAMES)
+            return await work(cache), names == "known"
 
     try:
         return anyio.run(main)

@@ -22,11 +22,13 @@ class Exit(enum.IntEnum):
     """The command line or an input file is wrong."""
     ENVIRONMENT = 3
     """Something that is needed is missing or cannot be reached."""
+    UNREADABLE = 4
+    """What is there cannot be read with the keys that were given, so the answer is not known."""
 
 
 CODES = (
     "Exit codes: 0 done; 1 a miss, or a problem was found; 2 wrong arguments or input; "
-    "3 something needed is missing or cannot be reached."
+    "3 something needed is missing or cannot be reached; 4 what is there cannot be read with the keys given."
 )
 
 

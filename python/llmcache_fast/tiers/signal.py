@@ -9,6 +9,7 @@ What does not belong here: how long is waited (`watch`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
@@ -69,12 +70,17 @@ class _Event:
 class Running:
     """The running event loop, looked up once: its clock, and signals of its kind."""
 
-    __slots__ = ("_future", "now")
+    __slots__ = ("future", "now")
 
     def __init__(self) -> None:
         loop: Any = anyio.lowlevel.current_token().native_token
-        self._future = getattr(loop, "create_future", None)
-        self.now: Callable[[], float] = anyio.current_time if self._future is None else loop.time
+        make: Callable[[], Any] | None = getattr(loop, "create_future", None)
+        if make is not None and make().__class__.__module__ == "_asyncio":
+            # What `create_future` does, without its Python.
+            make = partial(make().__class__, loop=loop)
+        self.future = make
+        """Makes a future, where the event loop has some."""
+        self.now: Callable[[], float] = anyio.current_time if self.future is None else loop.time
 
     def signal(self) -> Signal:
-        return _Event() if self._future is None else _Futures(self._future)
+        return _Event() if self.future is None else _Futures(self.future)

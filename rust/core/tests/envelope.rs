@@ -3,6 +3,7 @@
 use llmcache_core::envelope::{
     Asked, CHECKSUM_LEN, CLEAR_LEN, ContentType, DecodeError, EncodeError, Form, HEADER_LEN,
     Header, Kind, OVERHEAD, SALT_LEN, SEALED_OVERHEAD, decode, encode, encode_salted, examine,
+    facts, intact,
 };
 use llmcache_core::keyring::{Key, Keyring};
 use proptest::prelude::*;
@@ -559,5 +560,78 @@ proptest! {
                 prop_assert!(read(bytes, seen.namespace, &fingerprint, ring).is_ok());
             }
         }
+    }
+}
+
+/// Bytes with the checksum of a record behind them.
+fn checked(length: usize, seed: usize) -> Vec<u8> {
+    let body = (0..length).map(|at| u8::try_from((at * 31 + at / 251 + seed) % 256).unwrap());
+    let mut bytes: Vec<u8> = body.collect();
+    let checksum = blake3::hash(&bytes);
+    bytes.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_LEN]);
+    bytes
+}
+
+#[test]
+fn checksums_side_by_side_are_those_of_each_alone() {
+    let lengths = [
+        0, 1, 1023, 1024, 1025, 1071, 1072, 1073, 2047, 2048, 2049, 2180, 3072, 5000, 8191, 8192,
+        8193, 9000,
+    ];
+    for count in [1, 2, 3, 15, 16, 17, 40] {
+        for shift in 0..lengths.len() {
+            let records: Vec<Vec<u8>> = (0..count)
+                .map(|at| checked(lengths[(at + shift) % lengths.len()], at))
+                .collect();
+            let lent: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+            assert_eq!(intact(&lent), vec![true; count]);
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_seen_among_others_and_concerns_no_other() {
+    for length in [0, 700, 1500, 2180, 8192, 9000] {
+        let mut records = vec![checked(length, 1); 5];
+        for at in (0..records[2].len()).step_by(97) {
+            records[2][at] ^= 0x10;
+            let lent: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+            assert_eq!(intact(&lent), [true, true, false, true, true]);
+            records[2][at] ^= 0x10;
+        }
+    }
+    assert_eq!(intact(&[b"", b"short"]), [false, false]);
+    assert!(intact(&[]).is_empty());
+}
+
+#[test]
+fn names_in_facts_are_read_and_the_rest_is_skipped() {
+    let packed = b"\x96\x92\xa1a\xa2bc\xa3x/y\x91\xa1v\xa1m\xc0\xcd\x01\x02";
+    let named = facts::Named {
+        tags: vec!["a", "bc"],
+        label: Some("x/y"),
+        versions: vec!["v"],
+    };
+    assert_eq!(facts::named(packed), Some(named));
+    let none = Some(facts::Named::default());
+    assert_eq!(facts::named(b"\x96\x90\xc0\x90\xc0\xc0\x07"), none);
+    assert_eq!(facts::named(b"\x90"), none);
+}
+
+#[test]
+fn facts_that_are_not_just_so_are_left_to_others() {
+    let whole = b"\x96\x91\xa1a\xc0\x90\xa1m\xc0\x07";
+    for length in 0..whole.len() {
+        assert_eq!(facts::named(&whole[..length]), None);
+    }
+    for other in [
+        &b"\x96\x90\xc0\x90\xc0\x94\x01\x02\x03\x04\x07"[..],
+        b"\x97\x90\xc0\x90\xc0\xc0\x07\x07",
+        b"\x96\x90\xc0\x90\xc0\xc0\x07\x00",
+        b"\x96\x90\xc0\x90\xc0\xc0\xff",
+        b"\x91\x91\xa1\xff",
+        b"\xc0",
+    ] {
+        assert_eq!(facts::named(other), None);
     }
 }

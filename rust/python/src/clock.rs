@@ -8,9 +8,6 @@ use pyo3::prelude::*;
 /// No time set: read the system's clock.
 const SYSTEM: i64 = i64::MIN;
 
-/// Microseconds that the kernel's coarse clocks are late at most: one tick, at 100 Hz.
-const TICK: i64 = 10_000;
-
 /// Time in microseconds since 1970. Shared by an engine and whoever passed it in.
 #[pyclass(frozen, subclass, module = "llmcache_fast._core")]
 #[derive(Clone)]
@@ -47,10 +44,11 @@ impl Clock {
         }
     }
 
-    /// Microseconds of a clock that never goes back: the system's, or how far `advance` has moved it.
+    /// Microseconds of a clock that never goes back: the system's, which goes on while the machine is
+    /// suspended, or how far `advance` has moved it.
     pub(crate) fn monotonic(&self) -> i64 {
         match self.times.wall.load(Ordering::Relaxed) {
-            SYSTEM => monotonic(),
+            SYSTEM => read(SINCE_BOOT),
             _ => self.times.monotonic.load(Ordering::Relaxed),
         }
     }
@@ -76,18 +74,15 @@ impl Clock {
     #[inline]
     pub(crate) fn coarse(&self) -> i64 {
         match self.times.wall.load(Ordering::Relaxed) {
-            SYSTEM => read(coarse::WALL),
+            SYSTEM => read(COARSE_WALL),
             time => time,
         }
     }
 
-    /// Whether `until` of the monotonic clock may have passed: of the system's, a tick early rather than late.
+    /// Whether `until` of the monotonic clock has passed.
     #[inline]
-    pub(crate) fn may_be_past(&self, until: i64) -> bool {
-        match self.times.wall.load(Ordering::Relaxed) {
-            SYSTEM => read(coarse::MONOTONIC) > until.saturating_sub(TICK),
-            _ => self.times.monotonic.load(Ordering::Relaxed) > until,
-        }
+    pub(crate) fn is_past(&self, until: i64) -> bool {
+        self.monotonic() > until
     }
 }
 
@@ -99,22 +94,17 @@ fn system() -> i64 {
         })
 }
 
-/// The one by which Python's `time.monotonic` and the event loops go.
-fn monotonic() -> i64 {
-    read(libc::CLOCK_MONOTONIC)
-}
-
 #[cfg(target_os = "linux")]
-mod coarse {
-    pub(super) const WALL: libc::clockid_t = libc::CLOCK_REALTIME_COARSE;
-    pub(super) const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
-}
-
+const COARSE_WALL: libc::clockid_t = libc::CLOCK_REALTIME_COARSE;
 #[cfg(not(target_os = "linux"))]
-mod coarse {
-    pub(super) const WALL: libc::clockid_t = libc::CLOCK_REALTIME;
-    pub(super) const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
-}
+const COARSE_WALL: libc::clockid_t = libc::CLOCK_REALTIME;
+
+/// Not the one by which `time.monotonic` and the event loops go, which stands still in a suspended machine:
+/// what was known before is no newer for that. It has no coarse form.
+#[cfg(target_os = "linux")]
+const SINCE_BOOT: libc::clockid_t = libc::CLOCK_BOOTTIME;
+#[cfg(not(target_os = "linux"))]
+const SINCE_BOOT: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
 #[inline]
 fn read(clock: libc::clockid_t) -> i64 {

@@ -150,7 +150,7 @@ impl Core {
 
     #[inline]
     pub(crate) fn look(&self, key: &Fingerprint) -> Lookup<Stored> {
-        if self.strict && self.clock.may_be_past(self.vouched.load(Ordering::Relaxed)) {
+        if self.strict && self.clock.is_past(self.vouched.load(Ordering::Relaxed)) {
             return Lookup::Miss;
         }
         let generation = self.markers.generation();

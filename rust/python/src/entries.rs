@@ -1,6 +1,6 @@
 //! The rest of `Engine`: entries, markers and statistics, for the parts of the cache written in Python.
 
-use llmcache_core::envelope::{ContentType, Kind};
+use llmcache_core::envelope::{ContentType, Kind, facts, intact};
 use llmcache_core::fingerprint::Fingerprint;
 use llmcache_core::l1::{NewEntry, Outcome};
 use llmcache_core::markers::{Stamp, Target, key_target, label_prefixes, target};
@@ -23,20 +23,22 @@ type Given<'py> = (
 );
 
 /// What an entry can be invalidated by, beside its namespace and its key.
-fn named(
+fn named<S: AsRef<str>>(
     namespace: &str,
-    tags: &[String],
+    tags: &[S],
     label: Option<&str>,
-    versions: &[String],
+    versions: &[S],
 ) -> SmallVec<[u64; 3]> {
-    let tags = tags.iter().map(|tag| target(namespace, Target::Tag(tag)));
+    let tags = tags
+        .iter()
+        .map(|tag| target(namespace, Target::Tag(tag.as_ref())));
     let labels = label
         .into_iter()
         .flat_map(label_prefixes)
         .map(|prefix| target(namespace, Target::Label(prefix)));
     let versions = versions
         .iter()
-        .map(|name| target(namespace, Target::Version(name)));
+        .map(|name| target(namespace, Target::Version(name.as_ref())));
     tags.chain(labels).chain(versions).collect()
 }
 
@@ -95,6 +97,88 @@ impl Core {
         };
         // The clock of the look-ups: up to a tick late, so that nothing is taken for expired too early.
         Ok(Some(self.l1.insert(entry, self.clock.coarse()).outcome))
+    }
+
+    /// As `Engine::_promote`. `intact`: the record's checksum is known to be right.
+    fn promote<'py>(
+        &self,
+        data: &Bound<'py, PyBytes>,
+        namespace: &str,
+        key: Fingerprint,
+        keyring: Option<&Keyring>,
+        unpack: &Bound<'py, PyAny>,
+        intact: bool,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = data.py();
+        let mut room = Vec::new();
+        let bytes = data.as_bytes();
+        let Ok(view) = opened(py, bytes, namespace, &key, keyring, &mut room, intact) else {
+            return Ok(None);
+        };
+        let header = view.header;
+        let now = self.clock.now();
+        if header.kind != Kind::Value || now >= header.fresh_until.min(header.stale_until) {
+            return Ok(None);
+        }
+        let (unpacked, bare): (Option<String>, Bound<'py, PyBytes>);
+        let (targets, label, packed) = if view.facts.is_empty() {
+            (SmallVec::new(), None, view.facts)
+        } else if let Some(facts) = facts::named(view.facts) {
+            let targets = named(namespace, &facts.tags, facts.label, &facts.versions);
+            (targets, facts.label, view.facts)
+        } else {
+            let Ok(found) = unpack.call1((PyBytes::new(py, view.facts),)) else {
+                return Ok(None);
+            };
+            let facts: Bound<'py, PyAny>;
+            (facts, bare) = found.extract()?;
+            let tags: Vec<String> = facts.getattr(intern!(py, "tags"))?.extract()?;
+            unpacked = facts.getattr(intern!(py, "label"))?.extract()?;
+            let versions: Vec<String> = facts.getattr(intern!(py, "depends_on"))?.extract()?;
+            let targets = named(namespace, &tags, unpacked.as_deref(), &versions);
+            (targets, unpacked.as_deref(), bare.as_bytes())
+        };
+        let value = match header.content_type {
+            ContentType::Bytes => PyBytes::new(py, &view.payload).into_any(),
+            ContentType::Text => match str::from_utf8(&view.payload) {
+                Ok(text) => PyString::new(py, text).into_any(),
+                Err(_) => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        let generation = self.markers.generation();
+        let newer = self.l1.peek(
+            &key,
+            now,
+            generation,
+            |entry| self.valid(&key, entry),
+            |_, entry| entry.epoch() == header.epoch && entry.created() > header.created,
+        );
+        if newer == Some(true) {
+            return Ok(None);
+        }
+        let times = Times {
+            created: header.created,
+            fresh_until: header.fresh_until,
+            stale_until: header.stale_until,
+        };
+        let stamp = Stamp {
+            epoch: header.epoch,
+            snap: header.snap,
+        };
+        let kept = value.clone();
+        let inserted = self.put(
+            key,
+            kept,
+            namespace,
+            targets,
+            packed,
+            label,
+            times,
+            header.cost,
+            stamp,
+        )?;
+        Ok(inserted.map(|_| value))
     }
 }
 
@@ -158,71 +242,44 @@ impl Engine {
         keyring: Option<&Keyring>,
         unpack: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let py = data.py();
+        self.core()?
+            .promote(data, namespace, key, keyring, unpack, false)
+    }
+
+    /// `_promote` of each record with the namespace and the key it was asked for by, in one call: their checksums
+    /// are computed side by side. `None` in place of a record is `None` in its place.
+    #[pyo3(signature = (found, keyring, unpack))]
+    fn _promote_many<'py>(
+        &self,
+        found: Vec<(
+            Option<Bound<'py, PyBytes>>,
+            Bound<'py, PyString>,
+            Fingerprint,
+        )>,
+        keyring: Option<&Keyring>,
+        unpack: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
         let core = self.core()?;
-        let mut room = Vec::new();
-        let Ok(view) = opened(py, data.as_bytes(), namespace, &key, keyring, &mut room) else {
-            return Ok(None);
-        };
-        let header = view.header;
-        let now = core.clock.now();
-        if header.kind != Kind::Value || now >= header.fresh_until.min(header.stale_until) {
-            return Ok(None);
-        }
-        let (targets, label, packed) = if view.facts.is_empty() {
-            (SmallVec::new(), None, None)
+        let records: Vec<&[u8]> = found
+            .iter()
+            .map(|(data, _, _)| data.as_ref().map_or(&[][..], |data| data.as_bytes()))
+            .collect();
+        // With keys, records are sealed and have no checksum.
+        let intact = if keyring.is_some() {
+            vec![false; records.len()]
         } else {
-            let Ok(unpacked) = unpack.call1((PyBytes::new(py, view.facts),)) else {
-                return Ok(None);
-            };
-            let (facts, packed): (Bound<'py, PyAny>, Bound<'py, PyBytes>) = unpacked.extract()?;
-            let tags: Vec<String> = facts.getattr(intern!(py, "tags"))?.extract()?;
-            let label: Option<String> = facts.getattr(intern!(py, "label"))?.extract()?;
-            let versions: Vec<String> = facts.getattr(intern!(py, "depends_on"))?.extract()?;
-            let targets = named(namespace, &tags, label.as_deref(), &versions);
-            (targets, label, Some(packed))
+            intact(&records)
         };
-        let value = match header.content_type {
-            ContentType::Bytes => PyBytes::new(py, &view.payload).into_any(),
-            ContentType::Text => match str::from_utf8(&view.payload) {
-                Ok(text) => PyString::new(py, text).into_any(),
-                Err(_) => return Ok(None),
-            },
-            _ => return Ok(None),
-        };
-        let generation = core.markers.generation();
-        let newer = core.l1.peek(
-            &key,
-            now,
-            generation,
-            |entry| core.valid(&key, entry),
-            |_, entry| entry.epoch() == header.epoch && entry.created() > header.created,
-        );
-        if newer == Some(true) {
-            return Ok(None);
-        }
-        let times = Times {
-            created: header.created,
-            fresh_until: header.fresh_until,
-            stale_until: header.stale_until,
-        };
-        let stamp = Stamp {
-            epoch: header.epoch,
-            snap: header.snap,
-        };
-        let kept = value.clone();
-        let inserted = core.put(
-            key,
-            kept,
-            namespace,
-            targets,
-            packed.as_ref().map_or(&[][..], |packed| packed.as_bytes()),
-            label.as_deref(),
-            times,
-            header.cost,
-            stamp,
-        )?;
-        Ok(inserted.map(|_| value))
+        found
+            .iter()
+            .zip(intact)
+            .map(|((data, namespace, key), intact)| match data {
+                None => Ok(None),
+                Some(data) => {
+                    core.promote(data, namespace.to_str()?, *key, keyring, unpack, intact)
+                }
+            })
+            .collect()
     }
 
     /// The entry in memory, fresh or stale; counts as a look-up.

@@ -117,7 +117,7 @@ fn decode_envelope(
 ) -> PyResult<(Option<Py<Envelope>>, &'static str)> {
     let mut room = Vec::new();
     let fingerprint = to_fingerprint(fingerprint)?;
-    let view = match opened(py, data, namespace, &fingerprint, keyring, &mut room) {
+    let view = match opened(py, data, namespace, &fingerprint, keyring, &mut room, false) {
         Ok(view) => view,
         Err(error) => return Ok((None, error.reason())),
     };
@@ -201,7 +201,7 @@ fn decode_entry(
 ) -> PyResult<(Option<EntryParts>, &'static str)> {
     let mut room = Vec::new();
     let fingerprint = to_fingerprint(fingerprint)?;
-    let view = match opened(py, data, namespace, &fingerprint, keyring, &mut room) {
+    let view = match opened(py, data, namespace, &fingerprint, keyring, &mut room, false) {
         Ok(view) => view,
         Err(error) => return Ok((None, error.reason())),
     };
@@ -231,7 +231,7 @@ fn decode_entry(
     Ok((Some(parts), ""))
 }
 
-/// What is in a record, after all its checks. A long one is read while other threads run.
+/// What is in a record, after all its checks; of the checksum, unless it is known to be `intact`. A long one is read while other threads run.
 pub(crate) fn opened<'a>(
     py: Python<'_>,
     data: &'a [u8],
@@ -239,6 +239,7 @@ pub(crate) fn opened<'a>(
     fingerprint: &[u8; 32],
     keyring: Option<&Keyring>,
     room: &'a mut Vec<u8>,
+    intact: bool,
 ) -> Result<envelope::View<'a>, envelope::DecodeError> {
     let asked = Asked {
         namespace,
@@ -246,9 +247,9 @@ pub(crate) fn opened<'a>(
         keyring: keyring.map(Keyring::core),
     };
     if data.len() >= DETACH_ZSTD_FROM {
-        py.detach(|| envelope::decode(data, asked, room))
+        py.detach(|| envelope::decode_checked(data, asked, room, intact))
     } else {
-        envelope::decode(data, asked, room)
+        envelope::decode_checked(data, asked, room, intact)
     }
 }
 
