@@ -121,9 +121,7 @@ pub(crate) fn sample(text: &[u8]) -> u32 {
     let step = (text.len() - 8) / (WORDS - 1);
     let word = |number: usize| {
         let at = number * step;
-        text[at..at + 8]
-            .try_into()
-            .map_or(0, |word| u64::from_le_bytes(word))
+        text[at..at + 8].try_into().map_or(0, u64::from_le_bytes)
     };
     let mix =
         |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
