@@ -22,9 +22,11 @@ from benches.rounds import Contender, Times, interleave, pedantic
 from benches.workloads import (
     Conversation,
     Request,
+    asked_chat_request,
     chat_request,
     cold_chat_request,
     megabyte_request,
+    parsed_chat_request,
 )
 from llmcache_fast import fingerprint
 
@@ -84,7 +86,13 @@ def chat(rounds: int) -> Iterator[Figure]:
     sizes = {"langchain-core": 2, "litellm": 5, "json+sha256": 10}
     cold = interleave(contenders(cold_chat_request), size=20, rounds=6 * rounds, sizes=sizes)
     yield from_times("fingerprint of a 4.3 KB chat request, cold memo", cold, BASE, target=1.3)
-    warm = interleave(contenders(chat_request), size=20, rounds=6 * rounds, sizes=sizes)
+    parsed = interleave(contenders(parsed_chat_request), size=20, rounds=6 * rounds, sizes=sizes)
+    yield from_times("fingerprint of a 4.3 KB chat request, known texts in new strings", parsed, BASE)
+    entrants = contenders(chat_request)
+    # What an agent asks: all strings are known but the last one.
+    another = "llmcache_fast (another last message)"
+    entrants[another] = contenders(asked_chat_request)[OURS]
+    warm = interleave(entrants, size=20, rounds=6 * rounds, sizes=sizes)
     yield from_times("fingerprint of a 4.3 KB chat request, warm memo", warm, BASE, target=0.7)
 
 
@@ -123,7 +131,9 @@ NAMES = list(contenders(chat_request))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("make", [cold_chat_request, chat_request], ids=["cold", "warm"])
+@pytest.mark.parametrize(
+    "make", [cold_chat_request, parsed_chat_request, chat_request], ids=["cold", "parsed", "warm"]
+)
 def test_chat_request(benchmark: Any, make: Callable[[], Request], name: str) -> None:
     pedantic(benchmark, contenders(make)[name], size=50)
 

@@ -29,9 +29,17 @@ def text(length: int, seed: int) -> str:
     return " ".join(parts)[:length]
 
 
-def fresh(string: str) -> str:
-    """An equal string that is another object: nothing is remembered about it."""
+def parsed(string: str) -> str:
+    """An equal string that is another object, as a parser makes it: nothing is remembered of its identity."""
     return string.encode().decode()
+
+
+_numbers = itertools.count()
+
+
+def unseen(string: str) -> str:
+    """A text of the same length that nobody has met: nothing is remembered of its content either."""
+    return f"{next(_numbers):012x}" + string[12:]
 
 
 # --- a chat request of about 4.3 KB -------------------------------------------------------------------------
@@ -101,8 +109,18 @@ def chat_request(system: str = SYSTEM, turns: list[str] | None = None) -> Reques
 
 
 def cold_chat_request() -> Request:
-    """The same request whose texts were never seen before, as after parsing an incoming HTTP body."""
-    return chat_request(fresh(SYSTEM), [fresh(turn) for turn in TURNS])
+    """A request of the same sizes whose texts were never seen before."""
+    return chat_request(unseen(SYSTEM), [unseen(turn) for turn in TURNS])
+
+
+def parsed_chat_request() -> Request:
+    """The same request with the same texts in new objects, as after parsing an incoming HTTP body."""
+    return chat_request(parsed(SYSTEM), [parsed(turn) for turn in TURNS])
+
+
+def asked_chat_request() -> Request:
+    """The same strings as before, and a last message that was never seen."""
+    return chat_request(turns=[*TURNS[:-1], unseen(TURNS[-1])])
 
 
 # --- a conversation of about 100 KB that grows by one turn --------------------------------------------------
@@ -112,7 +130,7 @@ class Conversation:
     """A long chat: `pairs` of a user's 500 characters and an assistant's `reply` characters.
 
     Earlier turns stay the same string objects, as in a program that keeps the message list; each call of
-    `grown` adds one turn whose texts are new.
+    `grown` adds one turn whose texts were never seen.
     """
 
     def __init__(self, pairs: int = 27, reply: int = 3000) -> None:
@@ -129,9 +147,9 @@ class Conversation:
             "temperature": 0.2,
             "messages": [
                 *self.messages,
-                {"role": "user", "content": fresh(self.question)},
-                {"role": "assistant", "content": fresh(self.reply)},
-                {"role": "user", "content": fresh(self.question)},
+                {"role": "user", "content": unseen(self.question)},
+                {"role": "assistant", "content": unseen(self.reply)},
+                {"role": "user", "content": unseen(self.question)},
             ],
         }
 
@@ -148,7 +166,7 @@ MEGABYTE = text(1_000_000, 3)
 
 
 def megabyte_request() -> Request:
-    return {"model": "gpt-5.2", "messages": [{"role": "user", "content": fresh(MEGABYTE)}]}
+    return {"model": "gpt-5.2", "messages": [{"role": "user", "content": unseen(MEGABYTE)}]}
 
 
 # --- keys ---------------------------------------------------------------------------------------------------

@@ -114,6 +114,9 @@ def requests() -> list[Any]:
         {"tools": [{"function": {"parameters": {"b": 1, "a": {"d": 1, "c": 2}}}}], "temperature": 1.0},
         {f"key {number}": number for number in range(500)},
         {"image": "data:image/png;base64," + "A" * 4000},
+        # Of new objects each time: known by their content alone.
+        {"value": ["".join([piece] * n) for piece in ("ab", "\u20ac") for n in (300, 5000)]},
+        {"value": bytes(bytearray(5000))},
         nested(100),
         Data("the request itself"),
         b"f" * 32,

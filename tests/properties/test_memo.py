@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import threading
@@ -30,6 +31,34 @@ def test_the_memo_does_not_change_the_fingerprint() -> None:
             {"a": value, "b": [value, value]}
         )
         assert rust([value]) == cold == reference.fingerprint([value])
+
+
+def test_texts_that_are_alike_are_told_apart() -> None:
+    """A known text is looked for by some of its words; these texts have most of them in common."""
+    text = "".join(f"{i:04} " for i in range(200))
+    for at in [*range(0, len(text), 7), len(text) - 1]:
+        other = text[:at] + "x" + text[at + 1 :]
+        for value in (text, other, copy_of(other), other.encode(), text.encode(), copy_of(text)):
+            assert rust([value]) == reference.fingerprint([value])
+
+
+def test_known_texts_in_new_objects() -> None:
+    for _ in range(3):
+        for letter, n in itertools.product("x\u20ac", (256, 5000)):
+            text = copy_of(f"{n:03}" + letter * n)
+            again = copy_of(text)
+            assert text is not again
+            assert rust({"a": text, "b": again}) == reference.fingerprint({"a": text, "b": again})
+            assert rust({"a": again.encode()}) == reference.fingerprint({"a": text.encode()})
+
+
+def test_requests_made_again_and_again() -> None:
+    """Their documents are kept, short and long ones, and those of other requests between them."""
+    requests = [{"n": n, "text": "x" * (n * 37 % 250), "more": list(range(n % 600))} for n in range(60)]
+    expected = [reference.fingerprint(request) for request in requests]
+    for _ in range(4):
+        assert [rust(request) for request in requests] == expected
+    assert [rust(dict(reversed(request.items()))) for request in requests] == expected
 
 
 def test_a_warm_memo_and_normalisation_do_not_mix() -> None:

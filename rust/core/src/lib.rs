@@ -9,6 +9,7 @@ pub mod blinding;
 pub mod canonical;
 #[cfg(feature = "disk")]
 pub mod disk;
+pub mod documents;
 pub mod envelope;
 pub mod fingerprint;
 pub mod guard;

@@ -1,6 +1,7 @@
 //! Requests to fingerprints: the walk, the deferred hashing of long values, the memo, `explain`.
 
 use std::cell::Cell;
+use std::ptr;
 use std::sync::LazyLock;
 
 use llmcache_core::canonical::{MAGIC, Writer};
@@ -98,8 +99,9 @@ pub(crate) fn fingerprint(
     if let Some(ready) = ready(request)? {
         return Ok(ready);
     }
-    document(request, prefix, memo, nfc, |writer| {
-        of_document(writer.as_bytes())
+    document(request, prefix, memo, nfc, |writer| match memo {
+        Some(memo) => memo.fingerprint(writer.as_bytes()),
+        None => of_document(writer.as_bytes()),
     })
 }
 
@@ -242,14 +244,13 @@ fn hash_pending(py: Python<'_>, scratch: &mut Scratch, memo: Option<&Memo>) {
         if let Some(table) = &mut table
             && let Some(object) = todo.object(py)
         {
-            table.put(
-                object,
-                Known {
-                    len: todo.len,
-                    digest: *digest,
-                },
-                &mut dropped,
-            );
+            let known = Known {
+                len: todo.len,
+                digest: *digest,
+            };
+            let text = if todo.own { todo.text } else { ptr::null() };
+            // SAFETY: the text was read from the object, and is its own if the walk says so.
+            unsafe { table.put(object, text, todo.sample, known, &mut dropped) };
         }
     }
     if let Some(table) = &mut table {

@@ -10,7 +10,7 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::builtins;
 use crate::fail::{Fail, Walked};
-use crate::memo::Known;
+use crate::memo::{Known, sample};
 use crate::walk::{Pending, Walk};
 
 /// Strings of more characters than this are not given a UTF-8 copy of their own to keep.
@@ -44,7 +44,7 @@ impl<const OWNED: bool> Walk<'_, '_, OWNED> {
         if self.recall(object, Blob::Text)? {
             Ok(())
         } else {
-            self.long(text, object, Blob::Text)
+            self.long(text, object, true, Blob::Text)
         }
     }
 
@@ -57,16 +57,23 @@ impl<const OWNED: bool> Walk<'_, '_, OWNED> {
         if exact && chars >= LONG / 4 && self.recall(object, Blob::Text)? {
             return Ok(());
         }
+        let held = self.held.len();
         // A subclass may define `isascii`: only exact strings are asked.
         // SAFETY: as promised by the caller.
-        let text = unsafe { self.utf8(object, if exact { chars } else { 0 })? };
-        let text = if self.nfc { self.normalize(text) } else { text };
+        let given = unsafe { self.utf8(object, if exact { chars } else { 0 })? };
+        let text = if self.nfc {
+            self.normalize(given)
+        } else {
+            given
+        };
         if text.len() < LONG {
             self.scratch.writer.short_text(text);
             return self.count(text.len());
         }
+        // Neither a copy that only the walk holds, nor another text.
+        let own = self.held.len() == held && ptr::eq(text, given);
         let object = self.known_or_held(object, exact);
-        self.long(text, object, Blob::Text)
+        self.long(text, object, own, Blob::Text)
     }
 
     /// What to remember a digest for. An instance of a subclass is not remembered, so nothing but the request
@@ -153,14 +160,28 @@ impl<const OWNED: bool> Walk<'_, '_, OWNED> {
         Ok(true)
     }
 
-    fn long(&mut self, text: &[u8], object: *mut ffi::PyObject, kind: Blob) -> Walked<()> {
+    /// Writes the digest of a long text known from another object, or leaves it open. `own`: see `Pending`.
+    fn long(
+        &mut self,
+        text: &[u8],
+        object: *mut ffi::PyObject,
+        own: bool,
+        kind: Blob,
+    ) -> Walked<()> {
         self.count(text.len())?;
+        let sample = sample(text);
+        if let Some(known) = self.memo.and_then(|memo| memo.alike(text, sample)) {
+            self.scratch.writer.long(kind, known.len, &known.digest);
+            return Ok(());
+        }
         let at = self.scratch.writer.long(kind, text.len(), &[0; 32]);
         self.scratch.pending.push(Pending {
             at,
             text: text.as_ptr(),
             len: text.len(),
             object,
+            own,
+            sample,
         });
         Ok(())
     }
@@ -191,7 +212,7 @@ impl<const OWNED: bool> Walk<'_, '_, OWNED> {
             return Ok(());
         }
         let object = self.known_or_held(object, exact);
-        self.long(bytes, object, Blob::Bytes)
+        self.long(bytes, object, true, Blob::Bytes)
     }
 
     /// # Safety

@@ -28,6 +28,10 @@ pub(crate) struct Pending {
     pub(crate) len: usize,
     /// The exact `str` or `bytes` to remember the digest for.
     pub(crate) object: *mut ffi::PyObject,
+    /// Whether the text is that object's own, and so as alive.
+    pub(crate) own: bool,
+    /// The `memo::sample` of the text.
+    pub(crate) sample: u32,
 }
 
 /// Where the order of keys counts from here on; `None` is nowhere.

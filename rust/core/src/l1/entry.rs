@@ -57,9 +57,9 @@ pub(super) struct Hot<V> {
     pub(super) touch: Touch,
 }
 
-/// 64 bytes for policy nodes up to 12 bytes.
+/// 64 bytes for policy nodes up to 12 bytes; in one line, as evictions wait for it.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct Cold<F, N> {
     pub(super) created: i64,
     pub(super) stale_until: i64,

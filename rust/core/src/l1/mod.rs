@@ -14,6 +14,7 @@
 //! A forked child must not touch a lock that another thread of the parent may hold. It makes a
 //! new tier with [`L1::renewed`], which takes no lock, and leaks the old one (`mem::forget`).
 
+mod ahead;
 mod entry;
 pub mod eviction;
 mod expiry;
@@ -33,7 +34,7 @@ pub use stats::ShardStats;
 pub const NEVER: i64 = i64::MAX;
 
 /// Bytes of bookkeeping an entry is taken to cost when policies weigh it: a slot (128), its index
-/// cell at 2/3 load (12), history and deadline (10).
+/// cell (12), history and deadline (10).
 pub const ENTRY_BYTES: u64 = 150;
 
 /// One shard per this many bytes: small caches are not cut into shards too small for their entries.

@@ -165,6 +165,8 @@ impl<V, F, P: Policy> Shard<V, F, P> {
     pub(super) fn insert(&mut self, entry: NewEntry<V, F>, now: i64) -> Inserted<V, F> {
         let mut dropped = Dropped::new();
         let mut outcome = Outcome::Stored;
+        self.index.foresee(tag(&entry.key));
+        self.policy.foresee(hash(&entry.key));
         if let Some((cell, slot)) = self.find(&entry.key) {
             let cold = self.slots.cold(slot);
             let alive = now < cold.stale_until;
@@ -255,7 +257,25 @@ impl<V, F, P: Policy> Shard<V, F, P> {
                 break;
             }
         }
+        if !dropped.is_empty() {
+            self.foresee();
+        }
         Inserted { outcome, dropped }
+    }
+
+    /// Asks for what the next evictions are going to need, while other things are done.
+    #[inline]
+    fn foresee(&self) {
+        let [next, after] = self.policy.coming(&self.slots);
+        if let Some(next) = next {
+            // Its slot was asked for when it was the one after.
+            let key = &self.slots.hot(next).key;
+            self.index.foresee(tag(key));
+            self.policy.foresee(hash(key));
+        }
+        if let Some(after) = after {
+            self.slots.foresee(after);
+        }
     }
 
     fn too_large(&mut self, entry: NewEntry<V, F>, mut dropped: Dropped<V, F>) -> Inserted<V, F> {

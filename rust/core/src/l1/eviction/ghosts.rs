@@ -6,6 +6,8 @@
 //! the table forgets at the rate at which it learns. A false match (about 1 in 130 look-ups of
 //! unknown keys) makes an entry look used before; no answer depends on it.
 
+use crate::l1::ahead::fetch;
+
 /// Cells per set: one line of 64 bytes.
 const WAYS: usize = 32;
 
@@ -44,6 +46,14 @@ impl Ghosts {
             return None;
         }
         Some((at, set.iter().position(is_it)?))
+    }
+
+    /// Asks for the set of a key.
+    #[inline]
+    pub(super) fn foresee(&self, hash: u64) {
+        if let Some(set) = self.sets.get(self.place(hash).0) {
+            fetch(set);
+        }
     }
 
     /// Uses remembered, 0 if none.

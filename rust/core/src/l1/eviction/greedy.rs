@@ -69,6 +69,8 @@ const USED: u32 = 1;
 pub(super) struct Greedy {
     /// As many as classes were occupied at once, at most; found by looking through them.
     lists: Vec<List>,
+    /// Where the last entry left that was the oldest of its list.
+    last: usize,
     level: f32,
     typical: f32,
     /// 1 / typical, for the hit path.
@@ -138,6 +140,7 @@ impl Greedy {
         gain: impl Fn(&GreedyNode, Touch, u64) -> f32,
     ) {
         if let Some(list) = self.unlink(slots, slot) {
+            self.last = list;
             self.advance(slots, list, gain);
         }
     }
@@ -167,6 +170,14 @@ impl Greedy {
             }
             self.advance(slots, at, &gain);
         }
+    }
+
+    /// The oldest two of the list that the last victim came from.
+    #[inline]
+    pub(super) fn coming<S: Nodes<GreedyNode>>(&self, slots: &S) -> [Option<u32>; 2] {
+        let some = |slot: u32| (slot != NIL).then_some(slot);
+        let next = self.lists.get(self.last).and_then(|list| some(list.oldest));
+        [next, next.and_then(|slot| some(slots.node(slot).newer))]
     }
 
     /// Raises the level to that of a victim.

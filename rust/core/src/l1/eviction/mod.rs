@@ -90,6 +90,12 @@ pub trait Policy: Sized + Send {
         slots: &mut S,
         candidate: Option<&Candidate>,
     ) -> Option<Verdict>;
+    /// Asks for the memory that storing or evicting the key of this hash is going to need.
+    fn foresee(&self, _hash: u64) {}
+    /// The slots that are most likely the next two victims.
+    fn coming<S: Nodes<Self::Node>>(&self, _slots: &S) -> [Option<u32>; 2] {
+        [None; 2]
+    }
     /// Bytes allocated by the policy.
     fn bytes(&self) -> u64;
 }

@@ -227,6 +227,16 @@ impl Policy for Ours {
         Some(Verdict::Evict(slot))
     }
 
+    #[inline]
+    fn foresee(&self, hash: u64) {
+        self.ghosts.foresee(hash);
+    }
+
+    #[inline]
+    fn coming<S: Nodes<GreedyNode>>(&self, slots: &S) -> [Option<u32>; 2] {
+        self.queue.coming(slots)
+    }
+
     fn bytes(&self) -> u64 {
         self.queue.bytes() + self.ghosts.bytes()
     }
