@@ -58,6 +58,8 @@ def test_replacing_and_removing_say_whether_there_was_one() -> None:
     assert index.remove(HOME, name(1)) is False
     assert not index.contains(HOME, name(1))
     assert (index.size(HOME), len(index)) == (2, 2)
+    assert len(set(index.keys(HOME))) == 2
+    assert all(index.contains(HOME, key) for key in index.keys(HOME))
     assert index.drop_partition(HOME) == 2
     assert index.drop_partition(HOME) == 0
     assert index.add(HOME, name(1), vector(1)) is False

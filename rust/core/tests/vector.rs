@@ -353,6 +353,9 @@ fn a_graph_of_vacant_places_gives_memory_back() {
     assert_eq!(index.statistics().graphs, 1);
     assert!(index.bytes() < full * 2 / 3, "{} of {full}", index.bytes());
     assert_eq!(index.size(&id(0)), 700);
+    let keys = index.keys(&id(0));
+    assert_eq!(keys.len(), 700);
+    assert!(keys.iter().all(|key| index.contains(&id(0), key)));
     assert!(recall(&index, &held, 200, &mut numbers) >= 0.99);
 }
 

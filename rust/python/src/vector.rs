@@ -90,6 +90,12 @@ impl VectorIndex {
         self.0.index().dimension()
     }
 
+    /// Bytes of memory that it takes.
+    #[getter]
+    fn used(&self) -> u64 {
+        self.0.index().bytes()
+    }
+
     /// Put a vector, in place of one of the same key; whether there was one. What is used least makes room.
     fn add(
         &self,
@@ -157,6 +163,14 @@ impl VectorIndex {
         let partition = id("partition", partition)?;
         let index = self.0.index();
         Ok(py.detach(|| index.size(&partition)))
+    }
+
+    /// The keys of a partition, in no order.
+    fn keys<'py>(&self, py: Python<'py>, partition: &[u8]) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let partition = id("partition", partition)?;
+        let index = self.0.index();
+        let keys = py.detach(|| index.keys(&partition));
+        Ok(keys.iter().map(|key| PyBytes::new(py, key)).collect())
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "64-bit systems alone")]

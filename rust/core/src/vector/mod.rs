@@ -320,6 +320,13 @@ impl VectorIndex {
             .map_or(0, |shared| shared.read().len() as u64)
     }
 
+    /// The keys of a partition, in no order.
+    pub fn keys(&self, partition: &Id) -> Vec<Id> {
+        self.found(partition).map_or_else(Vec::new, |shared| {
+            shared.read().heads().map(|head| head.key).collect()
+        })
+    }
+
     /// Counters and gauges.
     pub fn statistics(&self) -> VectorStatistics {
         let partitions: Vec<Shared> = self.partitions.lock().values().cloned().collect();
