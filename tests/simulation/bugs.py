@@ -291,7 +291,7 @@ def _replay_stamps_anew() -> Iterator[None]:
         if entry is not None:
             await anyio.sleep(0.3)  # until the clock is known
             epoch, snap = lookup._engine._stamp(lookup._engine._namespace_id(entry.namespace))
-            record = lookup._wire.record(entry._replace(epoch=epoch, snap=snap))
+            record = lookup.wire.record(entry._replace(epoch=epoch, snap=snap))
         await back(self, record, receipt, name)
 
     with mock.patch.object(Lookup, "__init__", made), mock.patch.object(Ledger, "_back", again):

@@ -107,7 +107,7 @@ class Callers:
             versions=[name] if kind == "version" else [],
         )
         number = cache._namespace_id(space)
-        rules = [cache._lookup._wire.rule(space, name)] if kind == "pattern" else []
+        rules = [cache._lookup.wire.rule(space, name)] if kind == "pattern" else []
         each = oracle.invalidating(
             by,
             space,

@@ -11,15 +11,7 @@ from typing import Any, TypeVar
 
 from llmcache_fast._errors import TierError, TierUnavailableError
 from llmcache_fast.tiers import messages
-from llmcache_fast.tiers.base import (
-    Asked,
-    Changes,
-    Message,
-    PutReport,
-    Raised,
-    StoredRecord,
-    clock_micros,
-)
+from llmcache_fast.tiers.base import Asked, Changes, Message, PutReport, Raised, StoredRecord, clock_micros
 from llmcache_fast.tiers.budget import to_wait
 from llmcache_fast.tiers.redis import scripts
 from llmcache_fast.tiers.redis.address import Address
@@ -41,11 +33,9 @@ Words = tuple[bytes | str | int, ...]
 WRITE_FACTOR = 10
 """Nobody waits for a write behind, so it may take so many budgets; an invalidation must not fail lightly."""
 TOMBSTONE_SECONDS = 60.0
-_READ_BYTES = 256 << 10
-_READ_KEYS = 64
+_READ_BYTES, _READ_KEYS = 256 << 10, 64
 """A command reads this much at most: replies that arrive one by one show that the server is alive."""
-_WRITE_BYTES = 256 << 10
-_WRITE_KEYS = 64
+_WRITE_BYTES, _WRITE_KEYS = 256 << 10, 64
 """A script writes this much at most: nobody else is served meanwhile."""
 _WINDOW_BYTES = 4 << 20
 """Sent before replies are awaited: as much as a batch of the write-behind holds."""
