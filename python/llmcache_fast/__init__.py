@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from llmcache_fast._cache import LLMCache
 from llmcache_fast._core import fingerprint
-from llmcache_fast._entry import CacheResult, Computed, Coverage, Erasure, Invalidation
+from llmcache_fast._entry import CacheResult, Computed, Coverage, Erasure, Invalidation, SemanticMatch
 from llmcache_fast._errors import (
     CacheClosedError,
     ComputationError,
@@ -35,12 +35,14 @@ from llmcache_fast._stats import CacheStats
 from llmcache_fast._streams import Recorder, StreamReader
 from llmcache_fast._sync import SyncLLMCache
 from llmcache_fast._usage import PriceTable, Usage
+from llmcache_fast.semantic.options import Comparison, SemanticOptions
 
 __all__ = [
     "UNSET",
     "CacheClosedError",
     "CacheResult",
     "CacheStats",
+    "Comparison",
     "ComputationError",
     "Computed",
     "ConfigurationError",
@@ -59,6 +61,8 @@ __all__ = [
     "Recorder",
     "ReentrancyError",
     "Secrecy",
+    "SemanticMatch",
+    "SemanticOptions",
     "StreamReader",
     "SyncLLMCache",
     "TierError",

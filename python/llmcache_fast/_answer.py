@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from llmcache_fast._codec import decode
 from llmcache_fast._core import View
-from llmcache_fast._entry import CacheResult, Entry, Status, of_stored_form, unpack_facts
+from llmcache_fast._entry import CacheResult, Entry, SemanticMatch, Status, of_stored_form, unpack_facts
 from llmcache_fast._freshness import MICROS
 
 
@@ -23,6 +23,8 @@ class Landing(NamedTuple):
     """The value itself, when it cannot be encoded."""
     status: Status
     tier: str | None
+    semantic: SemanticMatch | None = None
+    """What came of looking for the answer to another question."""
 
     def copy(self, kind: Any) -> Any:
         """A caller's own copy of the value.
@@ -47,7 +49,13 @@ class Answer(NamedTuple):
         entry = self.landing.entry
         value = self.landing.copy(kind)
         if entry is None:
-            return CacheResult(value=value, status=self.status, fingerprint=key, superseded=self.superseded)
+            return CacheResult(
+                value=value,
+                status=self.status,
+                fingerprint=key,
+                superseded=self.superseded,
+                semantic=self.landing.semantic,
+            )
         return CacheResult(
             value=value,
             status=self.status,
@@ -60,6 +68,7 @@ class Answer(NamedTuple):
             model=entry.facts.model,
             usage=entry.facts.usage,
             tags=entry.facts.tags,
+            semantic=self.landing.semantic,
         )
 
 

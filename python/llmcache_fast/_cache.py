@@ -43,7 +43,9 @@ from llmcache_fast._options import (
     options_of,
 )
 from llmcache_fast._patterns import pattern_of
+from llmcache_fast._recordings import Recordings
 from llmcache_fast._secrecy import ENVIRONMENT, Secrecy
+from llmcache_fast._semantics import Semantics
 from llmcache_fast._stats import CacheStats, cache_stats
 from llmcache_fast._storing import Storing
 from llmcache_fast._streams import Source, StreamReader, Streams
@@ -55,6 +57,7 @@ from llmcache_fast.actors.journal import Journal
 from llmcache_fast.actors.reader import Untaken
 from llmcache_fast.actors.write_report import Durability, WriteReport
 from llmcache_fast.actors.writers import Writers
+from llmcache_fast.semantic.options import SemanticOptions
 from llmcache_fast.tiers.base import SearchPage, Tier
 
 T = TypeVar("T")
@@ -106,6 +109,7 @@ class LLMCache(Lifecycle):
             be told, instead of answering `deferred`; and past `coherence_lease` nothing is served.
         sweep_rate: Records a second at which tiers are looked through for what was invalidated, to delete
             it; 0 leaves it to its time to live.
+        semantic: Whether and how the answer to another request that asks the same will do; None: it will not.
         clock: A `testing.ManualClock` in tests.
 
     Raises:
@@ -139,6 +143,7 @@ class LLMCache(Lifecycle):
         compress: bool = True,
         secrecy: Secrecy | None = None,
         strict: bool = False,
+        semantic: SemanticOptions | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.options = options_of(
@@ -171,6 +176,7 @@ class LLMCache(Lifecycle):
             )
         self._admit = admit or _admission.admit
         self._prices = prices
+        self._semantic = semantic
         try:
             self._configure(
                 memory=self.options.memory,
@@ -237,6 +243,11 @@ class LLMCache(Lifecycle):
             admit=self._admit,
             prices=self._prices or PriceTable.shipped(),
         )
+        semantics = self._semantics_of(self._semantic, tasks)
+        if semantics is not None:
+            await semantics.open()
+            exits.push_async_callback(semantics.aclose)
+        self._semantics = semantics
         self._computing = Computing(
             self,
             self._lookup,
@@ -245,6 +256,7 @@ class LLMCache(Lifecycle):
             self.options,
             clock=self._clock,
             missed=self._recent.add,
+            semantics=semantics,
         )
         self._invalidations = Invalidations(
             self,
@@ -256,8 +268,15 @@ class LLMCache(Lifecycle):
         sweeper = self._erasures.sweeper(self.options.sweep_rate)
         if sweeper is not None:
             await tasks.start(sweeper.run)
-        self._streams = Streams(self._computing, self._storing, self._flights)
+        recordings = Recordings(self, self._lookup, self._storing, self._computing, self._clock)
+        self._streams = Streams(self._computing, recordings, self._storing, self._flights)
         exits.callback(self._flights.close)
+
+    def _semantics_of(self, options: SemanticOptions | None, tasks: anyio.abc.TaskGroup) -> Semantics | None:
+        if options is None or options.mode == "off":
+            return None
+        memory = options.memory or self.options.memory // 4
+        return Semantics(self, self._lookup, options, memory=memory, clock=self._clock, tasks=tasks)
 
     def _writers(self) -> Writers:
         options, folder = self.options, self.options.journal
@@ -306,8 +325,10 @@ class LLMCache(Lifecycle):
         kind: Any,
         namespace: str,
         options: Mapping[str, Any] | None,
+        profile: str | None,
+        variant: str | int | None,
     ) -> Awaitable[Any]:
-        return self._computing.value(key, request, compute, kind, namespace, options)
+        return self._computing.value(key, request, compute, kind, namespace, options, profile, variant)
 
     def _locate(
         self, request: Any, namespace: str | None, profile: str | None, variant: str | int | None
@@ -350,7 +371,7 @@ class LLMCache(Lifecycle):
                 except UnstorableValueError:
                     pass
         checked = call_options(self.options, options)
-        answer = await self._computing.answer(key, request, compute, type, name, checked)
+        answer = await self._computing.answer(key, request, compute, type, name, checked, profile, variant)
         return answer.result(key, type, self._clock(), vouched=self._lookup.markers.is_vouched(name))
 
     async def stream(
@@ -379,7 +400,8 @@ class LLMCache(Lifecycle):
         key, name = self._locate(request, namespace, profile, variant)
         checked = call_options(self.options, options)
         self._check_loop()
-        return await self._streams.open(key, source, name, checked)
+        inquiry = self._computing.inquiry(key, request, name, profile, variant, checked)
+        return await self._streams.open(key, source, name, checked, inquiry)
 
     async def get_many(
         self,
@@ -442,7 +464,9 @@ class LLMCache(Lifecycle):
         computed: Computed[Any] = (
             value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
         )
-        stored = await self._storing.put(key, name, computed, type, checked)
+        inquiry = self._computing.inquiry(key, request, name, profile, variant, checked)
+        facet = None if inquiry is None else await inquiry.facet()
+        stored = await self._storing.put(key, name, computed, type, checked, facet)
         self._computing.forget_failure(key)
         self._recent.add(key, request)
         return stored
@@ -552,7 +576,11 @@ class LLMCache(Lifecycle):
             if key is not None:
                 raise ConfigurationError("key: give a request or its key, not both")
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
-        return await self._erasures.erase(*self._named(key, tags, label, pattern, namespace))
+        name, targets, patterns = self._named(key, tags, label, pattern, namespace)
+        erased = await self._erasures.erase(name, targets, patterns)
+        if self._semantics is not None:
+            self._semantics.forget(name)
+        return erased
 
     def _named(
         self, key: bytes | None, tags: Any, label: Any, pattern: Any, namespace: str | None
@@ -577,6 +605,26 @@ class LLMCache(Lifecycle):
         space = namespace_of(namespace if namespace is not None else self.options.namespace)
         targets = self._named_targets(space, versions=list(names("name", [name])))
         return await (self._preview if dry_run else self._invalidations.apply)(space, targets)
+
+    async def report_wrong(self, result: CacheResult[Any]) -> bool:
+        """Take back a semantic hit that was wrong: its entry is invalidated and deleted in every tier, the
+        two questions are never matched again, in any process, and the namespace's evidence counts it. Whether
+        the entry was still anywhere.
+
+        Raises:
+            ConfigurationError: `result` is no semantic hit.
+            CacheClosedError: the cache is not open.
+        """
+        self._check_open()
+        match = result.semantic
+        if self._semantics is None or match is None or not match.served:
+            raise ConfigurationError(
+                f"result: its status is {result.status!r}; only a semantic hit of `resolve` can be taken back"
+            )
+        await self._semantics.report_wrong(match)
+        key, namespace = match.fingerprint, match.namespace
+        await self._invalidations.apply(namespace, self._named_targets(namespace, keys=[key]))
+        return await self._lookup.remove(key, namespace)
 
     async def _preview(
         self, namespace: str, targets: Sequence[int], patterns: Sequence[str] = ()
@@ -644,6 +692,7 @@ class LLMCache(Lifecycle):
             flights=self._flights.statistics()._asdict(),
             coherence=self._lookup.markers.statistics(),
             saved=self._computing.saved,
+            semantic=None if self._semantics is None else self._semantics.statistics(),
         )
 
     async def flush(self, timeout: float | None = None) -> dict[str, WriteReport]:
@@ -665,6 +714,7 @@ class LLMCache(Lifecycle):
         label: str | None = None,
         version: str | int | None = None,
         ignore: Sequence[str] = (),
+        question: str | None = None,
         type: Any = UNSET,
         **options: Any,
     ) -> Callable[[Callable[..., Awaitable[T]]], Cached[T]]: ...
@@ -672,8 +722,10 @@ class LLMCache(Lifecycle):
         """A decorator: the function's answers are cached by its identity and arguments.
 
         `label` may name arguments: `"code/{analysis_type}"`. `version` is part of the key: change it with the
-        function's meaning. `ignore` names arguments that do not count. The type of the answer is taken from
-        the function's annotation. Other options as for `get_or_compute`. The cache need not be open yet.
+        function's meaning. `ignore` names arguments that do not count, `question` the one whose other
+        wordings may be answered with the same, where the cache matches meaning. The type of the answer is
+        taken from the function's annotation. Other options as for `get_or_compute`. The cache need not be
+        open yet.
 
         Raises:
             ConfigurationError: not an async function, or `ignore` names something else than its arguments.

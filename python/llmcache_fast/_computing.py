@@ -8,24 +8,46 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import anyio
 import msgspec
 
 from llmcache_fast._answer import Answer, Landing, entry_of
-from llmcache_fast._call import Context, R, call
+from llmcache_fast._call import Context, call
 from llmcache_fast._codec import decode, fits
 from llmcache_fast._core import Clock, Engine
 from llmcache_fast._entry import Computed, Entry, Status
 from llmcache_fast._errors import NotCachedError, UnstorableValueError
 from llmcache_fast._failures import Failures
+from llmcache_fast._floor import Lease
 from llmcache_fast._freshness import state
-from llmcache_fast._lookup import Found, Lease, Lookup
+from llmcache_fast._inquiry import Inquiry
+from llmcache_fast._lookup import Found, Lookup
 from llmcache_fast._options import CallOptions, Options, call_options, namespace_of
+from llmcache_fast._semantics import Semantics
 from llmcache_fast._storing import Stamped, Storing
 from llmcache_fast.actors.flight import Flight
 from llmcache_fast.actors.flights import Flights
+
+_STANDS_IN: Final = frozenset({"stale", "semantic"})
+"""What a caller who joined is told as it is: what it got was not computed for its request, or not now."""
+
+
+class _Call(NamedTuple):
+    """What one caller wants."""
+
+    key: bytes
+    compute: Callable[..., Awaitable[Any]]
+    kind: Any
+    namespace: str
+    options: CallOptions
+    inquiry: Inquiry | None
+
+    def is_for(self, entry: Entry | None) -> bool:
+        """Whether an entry is of the `kind` asked for. One that an older version of the program stored as
+        another type is a miss."""
+        return entry is None or fits(entry.content, entry.payload, self.kind)
 
 
 class Computing:
@@ -41,6 +63,7 @@ class Computing:
         *,
         clock: Clock,
         missed: Callable[[bytes, Any], None],
+        semantics: Semantics | None = None,
     ) -> None:
         """`missed` is told fingerprint and request of each call that computed."""
         self._engine = engine
@@ -50,6 +73,7 @@ class Computing:
         self._options = options
         self._clock = clock
         self._missed = missed
+        self._semantics = semantics
         self._failures = Failures(engine, options.negative_ttl, clock)
         self.counts: Counter[str] = Counter()
         self.saved = 0
@@ -63,6 +87,8 @@ class Computing:
         kind: Any,
         namespace: str,
         given: Mapping[str, Any] | None,
+        profile: str | None = None,
+        variant: str | int | None = None,
     ) -> Any:
         """What `get_or_compute` gives of what is not fresh in memory; `given` are the options of the call."""
         if given is None and self._flights.in_own_thread():
@@ -79,10 +105,10 @@ class Computing:
                 landing = self._flights.outcome(flight)
                 if not self._predates(landing, since):
                     self._flights.joined()
-                    self._told(landing, "stale" if landing.status == "stale" else "joined")
+                    self.told(landing, landing.status if landing.status in _STANDS_IN else "joined")
                     return landing.copy(kind)
         checked = call_options(self._options, given)
-        answer = await self.answer(key, request, compute, kind, namespace, checked)
+        answer = await self.answer(key, request, compute, kind, namespace, checked, profile, variant)
         return answer.landing.copy(kind)
 
     async def answer(
@@ -93,58 +119,77 @@ class Computing:
         kind: Any,
         namespace: str,
         options: CallOptions,
+        profile: str | None = None,
+        variant: str | int | None = None,
     ) -> Answer:
         """The answer to one call that found nothing fresh in memory."""
+        namespace = namespace_of(namespace)
+        inquiry = self.inquiry(key, request, namespace, profile, variant, options)
         answering = self._answer if self._flights.in_own_loop() else self._alone
-        answer = await answering(key, compute, kind, namespace_of(namespace), options)
+        answer = await answering(_Call(key, compute, kind, namespace, options, inquiry))
         if answer.status == "miss":
             self._missed(key, request)
         return answer
 
-    async def _answer(
+    def inquiry(
         self,
         key: bytes,
-        compute: Callable[..., Awaitable[Any]],
-        kind: Any,
+        request: Any,
         namespace: str,
+        profile: str | None,
+        variant: str | int | None,
         options: CallOptions,
-        since: tuple[int, int] | None = None,
-    ) -> Answer:
+    ) -> Inquiry | None:
+        """How a call looks for the answer to another question; None: it does not."""
+        if self._semantics is None or options.semantic is False:
+            return None
+        return Inquiry(self._semantics, key, request, namespace, profile, variant, options)
+
+    async def _answer(self, asked: _Call, since: tuple[int, int] | None = None) -> Answer:
         """`since` is the stamp at the call's start, if that was earlier."""
+        key, namespace, options = asked.key, asked.namespace, asked.options
         flight = self._flights.get(key)
         if since is None:
             space = self._engine._namespace_id(namespace) if flight is None else flight.space
             since = self._engine._stamp(space)
         started = anyio.current_time()
         if not options.refresh:
-            stale = self._stale(key, compute, kind, namespace, options)
+            stale = self._stale(asked)
             if stale is not None:
-                return self._told(stale, stale.status)
+                return self.told(stale, stale.status)
             refusal = self._failures.refusal(key)
             if refusal is not None:
                 self.counts["negative"] += 1
                 raise refusal
+        if flight is None and asked.inquiry is not None and not options.refresh:
+            other = await asked.inquiry.find_at_once(asked.is_for)
+            if other is not None:
+                return self.told(other, "semantic")
+            flight = self._flights.get(key)
         joinable = flight and not (options.refresh or flight.streamed or self._outlived(flight))
         if flight is not None and joinable and self._storing.add_targets(flight, options):
             self._flights.joined()
             status: Status | None = "joined"
         elif options.only_if_cached:
             answer = await self.found(key, namespace, options)
-            if answer is None or not _is_for(answer.landing.entry, kind):
+            if answer is None and asked.inquiry is not None:
+                other = await asked.inquiry.find(asked.is_for)
+                answer = None if other is None else self.told(other, "semantic")
+            if answer is None or not asked.is_for(answer.landing.entry):
                 raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
             return answer
         else:
-            flight = self._start(key, compute, kind, namespace, options)
+            flight = self._start(asked)
             status = None
         landing: Landing = await self._flights.join(flight, options.timeout)
         if status == "joined" and self._predates(landing, since):
             if options.timeout is not None:
                 left = max(0.0, options.timeout - (anyio.current_time() - started))
-                options = msgspec.structs.replace(options, timeout=left)
-            return await self._answer(key, compute, kind, namespace, options, since)
-        if status is None or landing.status == "stale":
+                asked = asked._replace(options=msgspec.structs.replace(options, timeout=left))
+            return await self._answer(asked, since)
+        if status is None or landing.status in _STANDS_IN:
             status = landing.status
-        return self._told(landing, status, superseded=flight.superseded)
+        return self.told(landing, status, superseded=flight.superseded)
 
     def _predates(self, landing: Landing, since: tuple[int, int]) -> bool:
         """Whether a value may have been invalidated before the call that joined its flight: by a tag that was
@@ -178,9 +223,10 @@ class Computing:
             # `_view` counted this hit in its shard, and its cost.
             self.counts["hit"] -= 1
             self.saved -= found[0].cost
-        return self._told(Landing(found[0], None, status, found[1]), status)
+        return self.told(Landing(found[0], None, status, found[1]), status)
 
-    def _told(self, landing: Landing, status: Status, *, superseded: bool = False) -> Answer:
+    def told(self, landing: Landing, status: Status, *, superseded: bool = False) -> Answer:
+        """What a caller gets, counted."""
         self.counts[status] += 1
         if status != "miss" and landing.entry is not None:
             self.saved += landing.entry.cost
@@ -188,26 +234,20 @@ class Computing:
 
     # -- what is there, but old -----------------------------------------------------------------------
 
-    def _stale(
-        self,
-        key: bytes,
-        compute: Callable[..., Awaitable[Any]],
-        kind: Any,
-        namespace: str,
-        options: CallOptions,
-    ) -> Landing | None:
-        entry = self._lookup.peek(key, namespace)
+    def _stale(self, asked: _Call) -> Landing | None:
+        key, options = asked.key, asked.options
+        entry = self._lookup.peek(key, asked.namespace)
         if entry is None:
             return None
         now = self._state(entry, options)
-        if not _is_for(entry, kind):
+        if not asked.is_for(entry):
             return None
         if now == "fresh":
             return Landing(entry, None, "hit", "memory")
         failed_lately = self._failures.failed_lately(key)
         if now == "stale" or (now == "fallback" and failed_lately):
             if not failed_lately and self.may_refresh(key, options):
-                self._flights.put_behind(self._start(key, compute, kind, namespace, options))
+                self._flights.put_behind(self._start(asked))
             return Landing(entry, None, "stale", "memory")
         return None
 
@@ -220,20 +260,13 @@ class Computing:
 
     # -- flights --------------------------------------------------------------------------------------
 
-    def _start(
-        self,
-        key: bytes,
-        compute: Callable[..., Awaitable[Any]],
-        kind: Any,
-        namespace: str,
-        options: CallOptions,
-    ) -> Flight:
+    def _start(self, asked: _Call) -> Flight:
         async def run(flight: Flight) -> Landing:
-            return await self._run(flight, compute, kind, options)
+            return await self._run(flight, asked)
 
-        flight = self.launch(key, namespace, options, run)
+        flight = self.launch(asked.key, asked.namespace, asked.options, run)
         # Nothing old is there to be returned instead: who comes without options can only wait.
-        flight.plain = not options.refresh and self._engine._peek(key) is None
+        flight.plain = not asked.options.refresh and self._engine._peek(asked.key) is None
         return flight
 
     def launch(
@@ -251,36 +284,48 @@ class Computing:
         flight.label = options.label
         return flight
 
-    async def _run(
-        self, flight: Flight, compute: Callable[..., Awaitable[Any]], kind: Any, options: CallOptions
-    ) -> Landing:
-        key, namespace = flight.key, flight.namespace
+    async def _run(self, flight: Flight, asked: _Call) -> Landing:
+        key, namespace, inquiry, options = asked.key, asked.namespace, asked.inquiry, asked.options
         await self._lookup.markers.prepare(namespace)
-        lease = self._lease(kind, options)
+        lease = self._lease(asked)
         try:
             found = None if options.refresh else await self._lookup.read(key, namespace, lease)
-            landing = self._landing(flight, found, kind, options)
+            landing = self._landing(flight, found, asked)
+            if landing is None and inquiry is not None:
+                flight.facet = await inquiry.facet()
+                if found is None and not (options.refresh or flight.landed):
+                    landing = self._other(flight, inquiry, await inquiry.find(asked.is_for))
             if landing is None:
                 later = await self._lookup.claim(key, namespace, lease)
-                landing = self._landing(flight, later, kind, options)
+                landing = self._landing(flight, later, asked)
                 found = later or found
             if landing is not None:
                 return landing
             # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
             stamp = flight.since = self._engine._stamp(flight.space)
-            return await self._compute(flight, compute, kind, options, found, stamp)
+            landing = await self._compute(flight, asked, found, stamp)
+            return landing if inquiry is None else inquiry.computed(landing)
         finally:
             self._lookup.release(key, lease)
 
-    def _landing(
-        self, flight: Flight, found: Found | None, kind: Any, options: CallOptions
-    ) -> Landing | None:
+    def _other(self, flight: Flight, inquiry: Inquiry, landing: Landing | None) -> Landing | None:
+        """The answer to another question, if that ends the flight. One that is to be checked does not, unless
+        no more flights may go on behind their answers."""
+        if landing is None or not inquiry.check:
+            return landing
+        if not flight.background and not self._flights.put_behind(flight):
+            inquiry.abandon()
+            return landing
+        flight.land(landing)
+        return None
+
+    def _landing(self, flight: Flight, found: Found | None, asked: _Call) -> Landing | None:
         """What was found, if that ends the flight. Something stale is an answer, and ends it only when no
         more flights may go on behind their answers."""
-        if found is None or not _is_for(found[0], kind):
+        if found is None or not asked.is_for(found[0]):
             return None
         entry, tier = found
-        now = self._state(entry, options)
+        now = self._state(entry, asked.options)
         if now == "fresh":
             return Landing(entry, None, "hit", tier)
         if now == "stale" and not flight.landed:
@@ -291,107 +336,41 @@ class Computing:
             flight.land(stale)
         return None
 
-    def _lease(self, kind: Any, options: CallOptions) -> Lease | None:
+    def _lease(self, asked: _Call) -> Lease | None:
         def is_answer(entry: Entry) -> bool:
-            return _is_for(entry, kind) and self._state(entry, options) == "fresh"
+            return asked.is_for(entry) and self._state(entry, asked.options) == "fresh"
 
-        return Lease(is_answer) if _will_store(options) else None
+        return Lease(is_answer) if asked.options.keeps else None
 
     async def _compute(
-        self,
-        flight: Flight,
-        compute: Callable[..., Awaitable[Any]],
-        kind: Any,
-        options: CallOptions,
-        found: Found | None,
-        stamp: tuple[int, int],
+        self, flight: Flight, asked: _Call, found: Found | None, stamp: tuple[int, int]
     ) -> Landing:
-        key, namespace = flight.key, flight.namespace
+        key = asked.key
         started = self._clock()
         try:
-            value = await call(compute, Context(key, self._stale_value(found, key, namespace, kind)))
+            value = await call(asked.compute, Context(key, self._stale_value(found, asked)))
         except Exception as error:
             self.counts["failures"] += 1
-            fallback = self._after_failure(flight, error, kind, found, stamp)
+            fallback = self._after_failure(flight, error, asked, found, stamp)
             if fallback is None:
                 raise
             return fallback
         self.counts["computations"] += 1
         self._failures.forget(key)
         computed = value if isinstance(value, Computed) else Computed(value)
-        return self._storing.keep(flight, computed, kind, options, Stamped(*stamp, started))
+        return self._storing.keep(flight, computed, asked.kind, asked.options, Stamped(*stamp, started))
 
-    async def record(
-        self,
-        flight: Flight,
-        source: Callable[[R], Awaitable[None]],
-        recorder: R,
-        options: CallOptions,
-    ) -> Landing:
-        """Run the source of a stream and keep what it commits, unless another process has recorded it."""
-
-        def is_answer(entry: Entry) -> bool:
-            return entry.content == "stream" and self._state(entry, options) == "fresh"
-
-        await self._lookup.markers.prepare(flight.namespace)
-        lease = Lease(is_answer) if _will_store(options) else None
+    def _stale_value(self, found: Found | None, asked: _Call) -> Any:
+        entry = found[0] if found is not None else self._lookup.peek(asked.key, asked.namespace)
         try:
-            found = None if options.refresh else await self._lookup.read(flight.key, flight.namespace, lease)
-            if found is None or not is_answer(found[0]):
-                found = await self._lookup.claim(flight.key, flight.namespace, lease)
-            if found is not None and recorder.replay(found[0]):
-                self.counts["hit"] += 1
-                self.saved += found[0].cost
-                return Landing(found[0], None, "hit", found[1])
-            flight.since = self._engine._stamp(flight.space)
-            stamped = Stamped(*flight.since, self._clock())
-            return await self._record(flight, source, recorder, options, stamped)
-        finally:
-            self._lookup.release(flight.key, lease)
-
-    async def _record(
-        self,
-        flight: Flight,
-        source: Callable[[R], Awaitable[None]],
-        recorder: R,
-        options: CallOptions,
-        stamped: Stamped,
-    ) -> Landing:
-        try:
-            await source(recorder)
-        except Exception:
-            self.counts["failures"] += 1
-            raise
-        self.counts["computations"] += 1
-        self.counts["miss"] += 1
-        result = recorder.result()
-        if result is None:
-            self._storing.not_stored["uncommitted"] += 1
-            recorder.end()
-            return Landing(None, None, "miss", None)
-        landing = self._storing.keep(flight, result, None, options, stamped, "stream")
-        if landing.entry is not None:
-            recorder.facts, recorder.cost = landing.entry.facts, landing.entry.cost
-        recorder.end()
-        return landing
-
-    def _stale_value(self, found: Found | None, key: bytes, namespace: str, kind: Any) -> Any:
-        entry = found[0] if found is not None else self._fallback(key, namespace)
-        try:
-            return None if entry is None else decode(entry.content, entry.payload, kind)
+            return None if entry is None else decode(entry.content, entry.payload, asked.kind)
         except UnstorableValueError:
             return None
 
-    async def _alone(
-        self,
-        key: bytes,
-        compute: Callable[..., Awaitable[Any]],
-        kind: Any,
-        namespace: str,
-        options: CallOptions,
-    ) -> Answer:
+    async def _alone(self, asked: _Call) -> Answer:
         """As `_answer`, from an event loop the flights do not belong to: computed in the caller's own task,
         kept in memory only."""
+        key, namespace, options = asked.key, asked.namespace, asked.options
         if options.only_if_cached:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
         targets = self._storing.targets(key, namespace, options)
@@ -399,30 +378,22 @@ class Computing:
         flight.since, flight.label = self._engine._stamp(flight.space), options.label
         stamped = Stamped(*flight.since, self._clock())
         with self._flights.writing(flight):
-            value = await call(compute, Context(key))
+            value = await call(asked.compute, Context(key))
             computed = value if isinstance(value, Computed) else Computed(value)
-            landing = self._storing.keep(flight, computed, kind, options, stamped, here=False)
-        return self._told(landing, "miss", superseded=flight.superseded)
+            landing = self._storing.keep(flight, computed, asked.kind, options, stamped, here=False)
+        return self.told(landing, "miss", superseded=flight.superseded)
 
     # -- failures -------------------------------------------------------------------------------------
 
-    def _fallback(self, key: bytes, namespace: str) -> Entry | None:
-        return self._lookup.peek(key, namespace)
-
     def _after_failure(
-        self,
-        flight: Flight,
-        error: Exception,
-        kind: Any,
-        found: Found | None,
-        stamp: tuple[int, int],
+        self, flight: Flight, error: Exception, asked: _Call, found: Found | None, stamp: tuple[int, int]
     ) -> Landing | None:
         """The stale entry that stands in for a failed computation; without one, deterministic refusals are
         remembered."""
-        entry = found[0] if found is not None else self._fallback(flight.key, flight.namespace)
+        entry = found[0] if found is not None else self._lookup.peek(flight.key, flight.namespace)
         if (
             entry is not None
-            and _is_for(entry, kind)
+            and asked.is_for(entry)
             and self._clock() < entry.stale_until
             and not flight.superseded
             and self._lookup.may_serve(flight.namespace)
@@ -436,14 +407,3 @@ class Computing:
     def forget_failure(self, key: bytes) -> None:
         """Forget what is remembered of a failing request."""
         self._failures.forget(key)
-
-
-def _will_store(options: CallOptions) -> bool:
-    """Whether a call that computes leaves something behind. For one that does not, nobody is to wait."""
-    return options.store and options.ttl != 0
-
-
-def _is_for(entry: Entry | None, kind: Any) -> bool:
-    """Whether an entry answers a caller that asks for `kind`. One that an older version of the program stored
-    as another type is a miss."""
-    return entry is None or fits(entry.content, entry.payload, kind)

@@ -36,6 +36,7 @@ class Cached(Generic[T]):
         label: str | None = None,
         version: str | int | None = None,
         ignore: Sequence[str] = (),
+        question: str | None = None,
         type: Any = UNSET,
         **options: Any,
     ) -> None:
@@ -47,6 +48,9 @@ class Cached(Generic[T]):
         unknown = set(ignore) - self._signature.parameters.keys()
         if isinstance(ignore, str) or unknown:
             raise ConfigurationError(f"ignore: {ignore!r} must be a list of the function's arguments")
+        if question is not None and question not in self._signature.parameters:
+            raise ConfigurationError(f"question: {question!r} is none of the function's arguments")
+        self._question = question
         self._ignore = frozenset(ignore)
         self._label = label
         self._version = version
@@ -72,7 +76,11 @@ class Cached(Generic[T]):
         async def compute() -> T:
             return await self._function(*args, **kwargs)
 
-        return self._cache.get_or_compute(self.request(*args, **kwargs), compute, type=self._type, **options)
+        request = self.request(*args, **kwargs)
+        if self._question is not None and isinstance(text := request["arguments"].get(self._question), str):
+            rest = {**request, "arguments": {**request["arguments"], self._question: None}}
+            options["question"] = (text, rest)
+        return self._cache.get_or_compute(request, compute, type=self._type, **options)
 
     async def invalidate(self, *args: Any, **kwargs: Any) -> Any:
         """Invalidate the entry of one call."""

@@ -17,7 +17,7 @@ from llmcache_fast._usage import Usage
 
 T = TypeVar("T")
 
-Status: TypeAlias = Literal["hit", "stale", "miss", "joined", "bypass"]
+Status: TypeAlias = Literal["hit", "stale", "miss", "joined", "bypass", "semantic"]
 Content: TypeAlias = Literal["bytes", "text", "json", "msgpack", "stream"]
 
 CONTENTS: tuple[Content, ...] = ("bytes", "text", "json", "msgpack", "stream")
@@ -103,12 +103,39 @@ class Entry(NamedTuple):
     cost: int
 
 
+Stage: TypeAlias = Literal["guards", "verifier", "budget", "judge", "blocked", "accepted"]
+"""The stage at which it was decided. `guards`: a difference that changes what is asked; `verifier`: too
+unlike; `budget`: like enough, but not shown to be safe yet; `judge`: the judge refused; `blocked`:
+reported as wrong."""
+
+
+class SemanticMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored question that came nearest to being the same, and what was thought of it. Holds no text."""
+
+    served: bool
+    """Whether its answer is the value of this result."""
+    stage: Stage
+    cosine: float
+    """Of the two texts' vectors, -1 to 1."""
+    score: float
+    """How likely both ask the same, by the verifier: 0 to 1."""
+    guards: tuple[str, ...] = ()
+    """The guards that objected; `llmcache_fast._core.GUARDS` are all of them."""
+    fingerprint: bytes
+    """Of the entry it belongs to."""
+    namespace: str
+    partition: bytes
+    pair: bytes
+    """What names the two questions, whichever of them was asked."""
+
+
 class CacheResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A value with where it came from."""
 
     value: T
     status: Status
-    """`hit`, `stale`, `miss` (computed for this call), `joined` (another's computation), `bypass`."""
+    """`hit`, `stale`, `miss` (computed for this call), `joined` (another's computation), `bypass`,
+    `semantic` (the answer to another request that asks the same)."""
     tier: str | None = None
     """`memory`, `disk`, ... for what was found; None for what was computed."""
     fingerprint: bytes
@@ -124,6 +151,8 @@ class CacheResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     model: str | None = None
     usage: Usage | None = None
     tags: tuple[str, ...] = ()
+    semantic: SemanticMatch | None = None
+    """The nearest stored question, if one was looked for and found: served, or why not."""
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -18,6 +19,7 @@ import anyio
 import anyio.abc
 from anyio.abc import TaskStatus
 
+from llmcache_fast._entry import Entry
 from llmcache_fast._errors import ConfigurationError, TierError
 from llmcache_fast._stats import TierStats
 from llmcache_fast.actors.leases import LeaseActor
@@ -35,6 +37,19 @@ OPEN_AGAIN, OPEN_AGAIN_MAX = 0.5, 30.0
 """Seconds after which a tier that did not open is tried again; doubling, less up to a half of jitter."""
 _LOOK = 0.02
 """Seconds between two looks at whether a tier that is being closed is in an outage."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """A flight's right to compute among the processes that share a tier."""
+
+    is_answer: Callable[[Entry], bool]
+    """Whether what another process stored makes computing unnecessary."""
+    asked: bool = False
+    """Whether the tier that grants it was looked at; not, if one above had something."""
+    held: bool = False
+    there: bool = False
+    """The tier holds something, and was therefore not asked for the right."""
 
 
 class Floor:

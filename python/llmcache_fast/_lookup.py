@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,7 +27,7 @@ from llmcache_fast._entry import (
     without_vector,
 )
 from llmcache_fast._errors import ConfigurationError, TierError
-from llmcache_fast._floor import Floor
+from llmcache_fast._floor import Floor, Lease
 from llmcache_fast._markers import Markers
 from llmcache_fast._wire import INCIDENTS, PLAIN, Wire
 from llmcache_fast.actors.deferred import FOLDER, DeferredLog
@@ -47,19 +46,6 @@ SEARCH_BUDGET = 10.0
 
 Found: TypeAlias = tuple[Entry, str]
 """An entry and the name of the tier it was found in."""
-
-
-@dataclass(slots=True)
-class Lease:
-    """A flight's right to compute among the processes that share a tier."""
-
-    is_answer: Callable[[Entry], bool]
-    """Whether what another process stored makes computing unnecessary."""
-    asked: bool = False
-    """Whether the tier that grants it was looked at; not, if one above had something."""
-    held: bool = False
-    there: bool = False
-    """The tier holds something, and was therefore not asked for the right."""
 
 
 class Lookup:
@@ -83,10 +69,12 @@ class Lookup:
         the folder for what the authority could not be told."""
         self._engine = engine
         self._clock = clock
-        self._wire = wire
+        self.wire = wire
         self.writers = writers or Writers(clock=clock)
         self.floors = [Floor(tier, self.writers, clock) for tier in tiers]
         self._strict = strict
+        self.noted: Callable[[Entry], None] | None = None
+        """Told of each entry that came into memory with a vector."""
         self._first = None if strict or not self.floors else self.floors[0]
         """Where a read may begin without looking at anything before; see `join`."""
         self._tier_key = wire.tier_key if wire.blinds else None
@@ -195,7 +183,7 @@ class Lookup:
             (buffered(tier_key) if holds(tier_key) else envelope, namespace, key)
             for envelope, (tier_key, namespace, key) in found
         ]
-        values = self._engine._promote_many(newest, self._wire.keyring, unpack_facts)
+        values = self._engine._promote_many(newest, self.wire.keyring, unpack_for_memory)
         floor.hits += len(values) - values.count(None)
         pairs = zip(values, newest, strict=True)
         return [Untaken(True, envelope) if value is None else value for value, (envelope, _, _) in pairs]
@@ -231,7 +219,7 @@ class Lookup:
                 return entry, "memory"
             if not self.may_serve(namespace):
                 return None
-        tier_key = self._wire.tier_key(key)
+        tier_key = self.wire.tier_key(key)
         missed: list[Floor] = []
         for floor in self.floors:
             envelope, answered = floor.writer.get(tier_key), True
@@ -252,7 +240,7 @@ class Lookup:
             if not self.may_serve(namespace):
                 return None  # the tier, or another process, was waited for beyond it
             if quick and envelope is not None and not missed:
-                value = self._engine._promote(envelope, namespace, key, self._wire.keyring, unpack_for_memory)
+                value = self._engine._promote(envelope, namespace, key, self.wire.keyring, unpack_for_memory)
                 if value is not None:
                     floor.hits += 1
                     return value
@@ -271,7 +259,7 @@ class Lookup:
         if view is not None and view.epoch == entry.epoch and view.created > entry.created:
             return entry_of(view, entry.key, entry.namespace), "memory"
         self.put_memory(entry)
-        missed = [floor for floor in missed if floor.writer.get(self._wire.tier_key(entry.key)) is None]
+        missed = [floor for floor in missed if floor.writer.get(self.wire.tier_key(entry.key)) is None]
         self._write(missed, entry, journalled=False)
         return None
 
@@ -285,7 +273,7 @@ class Lookup:
             return False, None
 
     def _checked(self, floor: Floor, envelope: bytes, namespace: str, key: bytes) -> Entry | None:
-        entry, reason = self._wire.entry(envelope, namespace, key)
+        entry, reason = self.wire.entry(envelope, namespace, key)
         if entry is None:
             floor.incident(reason)
             if reason in INCIDENTS:
@@ -324,7 +312,7 @@ class Lookup:
 
         assert floor.leases is not None  # noqa: S101 - made with `_leasing`
         floor.reads += 1
-        claim = await floor.leases.claim(self._wire.tier_key(key), is_answer, there=there)
+        claim = await floor.leases.claim(self.wire.tier_key(key), is_answer, there=there)
         lease.asked, lease.held, lease.there = True, claim.held, claim.envelope is not None
         if lease.there and not await self.markers.prepare(namespace) and floor is self.markers.authority:
             return None  # it may have been invalidated while it was waited for
@@ -354,7 +342,7 @@ class Lookup:
         looks there. Returns at once."""
         if lease is not None and lease.held:
             lease.held = False
-            self._tasks.start_soon(self._give_back, self._leasing, self._wire.tier_key(key))
+            self._tasks.start_soon(self._give_back, self._leasing, self.wire.tier_key(key))
 
     async def _give_back(self, floor: Floor, tier_key: bytes) -> None:
         assert floor.leases is not None  # noqa: S101 - made with `_leasing`
@@ -396,7 +384,7 @@ class Lookup:
         """Put an entry into L1; what became of it. Memory keeps no vector: the index does."""
         facts = without_vector(entry.facts)
         packed = pack_facts(facts)
-        return self._engine._insert(
+        outcome = self._engine._insert(
             entry.key,
             stored_form(entry),
             entry.namespace,
@@ -408,6 +396,9 @@ class Lookup:
             entry.epoch,
             entry.snap,
         )
+        if facts is not entry.facts and self.noted is not None and outcome in ("stored", "replaced"):
+            self.noted(entry)
+        return outcome
 
     def put(self, entry: Entry) -> tuple[str, Receipt | None]:
         """Put an entry into all tiers; what memory did with it, and the receipt of the write behind to the
@@ -421,13 +412,13 @@ class Lookup:
         if not floors or not self.markers.is_shared(entry.namespace):
             return None
         names = [floor.name for floor in floors]
-        return self.writers.put_nowait(self._wire.record(entry), only=names, journalled=journalled)
+        return self.writers.put_nowait(self.wire.record(entry), only=names, journalled=journalled)
 
     async def remove(self, key: bytes, namespace: str) -> bool:
         """Delete an entry everywhere, after it was invalidated; whether it was anywhere."""
         found = self._engine._remove(key)
         stamp = self._engine._stamp(self._engine._namespace_id(namespace))
-        keys = [self._wire.tier_key(key)]
+        keys = [self.wire.tier_key(key)]
         found |= bool(self.writers.drop(keys))
         for floor in self._usable():
             try:
@@ -441,7 +432,7 @@ class Lookup:
         """End an entry's freshness everywhere, keeping its stale window; whether there was one."""
         found = self._engine._expire(key)
         now = self._clock()
-        tier_key = self._wire.tier_key(key)
+        tier_key = self.wire.tier_key(key)
         for floor in self._usable():
             envelope = floor.writer.get(tier_key) or (await self._read_floor(floor, tier_key))[1]
             entry = self._checked(floor, envelope, namespace, key) if envelope is not None else None

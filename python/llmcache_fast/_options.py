@@ -86,6 +86,17 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     refresh: bool = False
     only_if_cached: bool = False
     store: bool = True
+    semantic: bool | float = True
+    """Whether the answer to another request that asks the same will do; a number: with at least this
+    score."""
+    question: Any = None
+    """`(text, rest)` of a request whose question is not found by itself, or what makes it when it is
+    needed: it is given what takes requests apart."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a call that computes leaves something behind. For one that does not, nobody is to wait."""
+        return self.store and self.ttl != 0
 
 
 CALL_OPTIONS: Final = frozenset(CallOptions.__struct_fields__)
@@ -119,7 +130,18 @@ def call_options(base: Options, given: Mapping[str, Any] | None) -> CallOptions:
         refresh=bool(options.get("refresh", False)),
         only_if_cached=bool(options.get("only_if_cached", False)),
         store=bool(options.get("store", True)),
+        semantic=_strictness(options.get("semantic", True)),
+        question=options.get("question"),
     )
+
+
+def _strictness(value: object) -> bool | float:
+    """A call may only tighten: no semantic hits, or fewer."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"semantic: must be True, False or a score from 0 to 1, not {value!r}")
+    return float(value)
 
 
 def seconds(option: str, value: object) -> float:

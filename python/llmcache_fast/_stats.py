@@ -97,6 +97,26 @@ class CoherenceStats(msgspec.Struct, frozen=True):
     """Invalidations made here that the authority has not been told of."""
 
 
+class SemanticStats(msgspec.Struct, frozen=True):
+    """What was answered with the answer to another request that asks the same."""
+
+    served: int
+    stages: dict[str, int]
+    """Candidates by the stage at which they were decided: see `SemanticMatch.stage`."""
+    checks: int
+    """Comparisons with what the provider said."""
+    wrong: int
+    """Of these: the stored answer was another one."""
+    embedding_failures: int
+    """Calls that had no vector because the embedder failed."""
+    vectors: int
+    partitions: int
+    index_bytes: int
+    """Of the cache's memory."""
+    budgets: dict[str, Any]
+    """By namespace: see `semantic.budget`."""
+
+
 class CacheStats(msgspec.Struct, frozen=True):
     """What a cache did since it was opened."""
 
@@ -126,13 +146,15 @@ class CacheStats(msgspec.Struct, frozen=True):
     """See `actors.flights.FlightStatistics`."""
     coherence: CoherenceStats | None
     """What is known of other processes; None for a cache that shares nothing."""
+    semantic: SemanticStats | None
+    """None for a cache that matches nothing."""
     saved_usd: float
     """Recorded cost of all answers that were not computed for their call, where it is known."""
 
     @property
     def hit_rate(self) -> float:
         """Share of calls that were answered without a computation of their own."""
-        answered = self.hits + self.stale + self.joined
+        answered = self.hits + self.stale + self.joined + (self.semantic.served if self.semantic else 0)
         return answered / (answered + self.misses) if answered + self.misses else 0.0
 
 
@@ -155,6 +177,7 @@ def cache_stats(
     flights: dict[str, int],
     coherence: CoherenceStats | None,
     saved: int,
+    semantic: SemanticStats | None = None,
 ) -> CacheStats:
     """The report of what the parts counted; `saved` in micro-USD, without the fresh hits in memory."""
     memory = memory_stats(shards)
@@ -173,5 +196,6 @@ def cache_stats(
         writes=writes,
         flights=flights,
         coherence=coherence,
+        semantic=semantic,
         saved_usd=(memory.hit_cost + saved) / 1_000_000,
     )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from llmcache_fast._answer import Landing
 from llmcache_fast._codec import encode
 from llmcache_fast._core import Clock, Engine
-from llmcache_fast._entry import Computed, Content, Entry, Facts
+from llmcache_fast._entry import Computed, Content, Entry, Facet, Facts
 from llmcache_fast._errors import ConfigurationError, UnstorableValueError
 from llmcache_fast._freshness import lifetime
 from llmcache_fast._lookup import Lookup
@@ -122,7 +122,13 @@ class Storing:
         return Landing(entry, None, "miss", None)
 
     async def put(
-        self, key: bytes, namespace: str, computed: Computed[Any], kind: Any, options: CallOptions
+        self,
+        key: bytes,
+        namespace: str,
+        computed: Computed[Any],
+        kind: Any,
+        options: CallOptions,
+        facet: Facet | None = None,
     ) -> bool:
         """Store a value that the caller has; whether memory took it, or where the cache promises more than
         memory, whether it is as durable as that.
@@ -136,7 +142,7 @@ class Storing:
         targets = self.targets(key, namespace, options)
         late = self._engine._named_targets(namespace, tags=list(form.tags))
         flight = Flight(key, namespace, targets[0], 0, {*targets, *late}, options.tags)
-        flight.label = options.label
+        flight.label, flight.facet = options.label, facet
         if self._lookup.markers.is_shared(namespace):
             flight.since = self._engine._stamp(flight.space)
         with self._flights.writing(flight):
@@ -189,6 +195,7 @@ class Storing:
                 model=computed.model,
                 usage=computed.usage,
                 compute_micros=max(0, now - stamped.started),
+                semantic=flight.facet,
             ),
             created=now,
             fresh_until=life.fresh_until,

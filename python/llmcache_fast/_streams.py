@@ -18,7 +18,9 @@ from llmcache_fast._answer import Landing
 from llmcache_fast._computing import Computing
 from llmcache_fast._entry import Computed, Content, Entry, Facts, Status
 from llmcache_fast._errors import FlightCancelled, NotCachedError, WaitTimeoutError
+from llmcache_fast._inquiry import Inquiry
 from llmcache_fast._options import UNSET, CallOptions, Seconds, Unset
+from llmcache_fast._recordings import Recordings
 from llmcache_fast._storing import Storing
 from llmcache_fast._usage import Usage
 from llmcache_fast.actors.flight import Flight, own_exception
@@ -223,12 +225,17 @@ class StreamReader:
 class Streams:
     """Opens readers: over an entry, a running recording, or a new one."""
 
-    def __init__(self, computing: Computing, storing: Storing, flights: Flights) -> None:
+    def __init__(
+        self, computing: Computing, recordings: Recordings, storing: Storing, flights: Flights
+    ) -> None:
         self._computing = computing
+        self._recordings = recordings
         self._storing = storing
         self._flights = flights
 
-    async def open(self, key: bytes, source: Source, namespace: str, options: CallOptions) -> StreamReader:
+    async def open(
+        self, key: bytes, source: Source, namespace: str, options: CallOptions, inquiry: Inquiry | None = None
+    ) -> StreamReader:
         """A reader whose head is known.
 
         Raises:
@@ -241,7 +248,11 @@ class Streams:
             reader = _replay(found.landing.entry, found.status)
             if reader is not None:
                 if found.status == "stale" and self._computing.may_refresh(key, options):
-                    self._flights.put_behind(self._start(key, source, namespace, options))
+                    self._flights.put_behind(self._start(key, source, namespace, options, inquiry))
+                return reader
+        if found is None and inquiry is not None and self._flights.get(key) is None and not options.refresh:
+            reader = await self._other(key, source, namespace, options, inquiry)
+            if reader is not None:
                 return reader
         if options.only_if_cached:
             raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
@@ -254,11 +265,28 @@ class Streams:
             or not self._storing.add_targets(flight, options)
         ):
             status = "miss"
-            flight = self._start(key, source, namespace, options)
+            flight = self._start(key, source, namespace, options, inquiry)
         else:
             self._flights.joined()
             self._computing.counts["joined"] += 1
         return await self._attach(flight, status, options.timeout)
+
+    async def _other(
+        self, key: bytes, source: Source, namespace: str, options: CallOptions, inquiry: Inquiry
+    ) -> StreamReader | None:
+        """A reader of the recording that answers another question which asks the same."""
+        landing = await inquiry.find(lambda entry: entry.content == CONTENT)
+        reader = None if landing is None or landing.entry is None else _replay(landing.entry, "semantic")
+        if landing is None or reader is None:
+            return None
+        self._computing.told(landing, "semantic")
+        if inquiry.check:
+            # The provider is asked all the same, to compare.
+            if self._computing.may_refresh(key, options):
+                self._flights.put_behind(self._start(key, source, namespace, options, inquiry))
+            else:
+                inquiry.abandon()
+        return reader
 
     async def _attach(self, flight: Flight, status: Status, timeout: float | None) -> StreamReader:
         recorder: Recorder = flight.attachment
@@ -280,12 +308,14 @@ class Streams:
             status = "hit"  # another process has recorded it meanwhile
         return StreamReader(recorder, status, flight, self._flights)
 
-    def _start(self, key: bytes, source: Source, namespace: str, options: CallOptions) -> Flight:
+    def _start(
+        self, key: bytes, source: Source, namespace: str, options: CallOptions, inquiry: Inquiry | None
+    ) -> Flight:
         recorder = Recorder()
 
         async def run(flight: Flight) -> Landing:
             try:
-                landing = await self._computing.record(flight, source, recorder, options)
+                landing = await self._recordings.record(flight, source, recorder, options, inquiry)
             except StopAsyncIteration as error:
                 # Raised again in `__anext__` it would end a stream that is not whole (as in PEP 479).
                 failure = RuntimeError("the source raised StopAsyncIteration")

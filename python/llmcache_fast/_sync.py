@@ -107,6 +107,10 @@ class SyncLLMCache:
         done: Invalidation = self._run(self._cache.bump_version, name, **options)
         return done
 
+    def report_wrong(self, result: CacheResult[Any]) -> bool:
+        """See `LLMCache.report_wrong`."""
+        return bool(self._run(self._cache.report_wrong, result))
+
     def search(self, **conditions: Any) -> SearchPage:
         """As `LLMCache.search`."""
         page: SearchPage = self._run(self._cache.search, **conditions)

@@ -26,6 +26,7 @@ LONG_FILES: dict[str, str] = {
 
 # Modules whose behaviour is tested under another name.
 TESTED_ELSEWHERE: dict[str, str] = {
+    "python/llmcache_fast/_recordings.py": "tests/unit/test_streams.py",
     "python/llmcache_fast/actors/ledger.py": "tests/unit/test_writers.py",
     "python/llmcache_fast/actors/pending.py": "tests/unit/test_write_behind.py",
     "python/llmcache_fast/actors/write_report.py": "tests/unit/test_writers.py",

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from llmcache_fast._entry import Facet
 from llmcache_fast._errors import ComputationError
 
 
@@ -25,6 +26,7 @@ class Flight:
         "blocked_on",
         "depends_on",
         "error",
+        "facet",
         "key",
         "label",
         "landed",
@@ -57,6 +59,8 @@ class Flight:
         self.depends_on: tuple[str, ...] = ()
         """Versions that callers who joined brought, beside those of the first."""
         self.label: str | None = None
+        self.facet: Facet | None = None
+        """What the entry is to be found by when other words ask the same."""
         self.since: tuple[int, int] | None = None
         """The namespace's clock, as it was known when the value began to be made; None before that."""
         self.waiters = 0

@@ -308,6 +308,11 @@ class Budget:
     # --- what it says of itself ---
 
     @property
+    def is_unblemished(self) -> bool:
+        """No served answer was found to be wrong yet, in this process."""
+        return not (self._counts.wrong or self._counts.reports or self._counts.alarms)
+
+    @property
     def is_off(self) -> bool:
         """Nothing is served, because the budget cannot be kept: not for want of evidence, but by it."""
         if self._at >= 0:

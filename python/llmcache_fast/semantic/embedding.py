@@ -125,6 +125,10 @@ class EmbeddingActor:
         self._asked = self._joined = self._batches = self._texts = 0
         self._failures = self._without = self._timeouts = self._refused = 0
 
+    def known(self, text: str) -> bytes | None:
+        """Its vector, if it is remembered."""
+        return self._cache.get(digest_of(text))
+
     async def vector(self, text: str) -> bytes:
         """Its vector: little-endian float32, of unit length.
 

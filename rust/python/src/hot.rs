@@ -42,7 +42,7 @@ The value of a request if it is fresh in memory, else `default`. No await, no lo
 
 const GET_OR_COMPUTE: &CStr = c"get_or_compute($self, request, compute, *, type=None, namespace=None, profile=None, variant=None, \
 ttl=..., stale_while_revalidate=..., stale_if_error=..., tags=..., label=..., depends_on=..., timeout=..., \
-refresh=..., only_if_cached=..., store=...)\n--\n\n\
+refresh=..., only_if_cached=..., store=..., semantic=..., question=...)\n--\n\n\
 The value of a request: from a tier, from a computation that is running, or from `compute`. Awaitable.";
 
 /// Which method was called: the constant argument of `method`.
@@ -52,7 +52,7 @@ const COMPUTES: u8 = 2;
 const NAMES: [&str; 3] = ["get", "get_nowait", "get_or_compute"];
 
 /// What `_compute` is told of, as given. A hit depends on none of them but `refresh`.
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 12] = [
     "ttl",
     "stale_while_revalidate",
     "stale_if_error",
@@ -63,6 +63,8 @@ const OPTIONS: [&str; 10] = [
     "refresh",
     "only_if_cached",
     "store",
+    "semantic",
+    "question",
 ];
 
 /// Puts the methods on the type.
@@ -220,6 +222,8 @@ fn general<const METHOD: u8>(
                 kind,
                 namespace,
                 options(py, arguments)?,
+                &call.reading.profile,
+                &call.reading.variant,
             ),
         );
     }

@@ -43,6 +43,8 @@ class NGramEmbedder:
     """
 
     name = "character n-grams"
+    near_exact = True
+    """Its vectors tell spelling alone: only what the guards let pass at a cosine of almost one is matched."""
     version = "1"
 
     def __init__(self, dimension: int = 512) -> None:

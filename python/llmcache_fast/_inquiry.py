@@ -1,0 +1,102 @@
+"""One call's way to a semantic hit: what it asks, what came nearest, and the comparison afterwards.
+
+What belongs here: the state of one call. What does not: what all calls share (`_semantics`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llmcache_fast._answer import Landing
+from llmcache_fast._entry import Entry, Facet
+from llmcache_fast._options import CallOptions
+from llmcache_fast._semantics import Asked, Nearest, Semantics
+
+
+class Inquiry:
+    """A call that may be given the answer to another question. Nothing is done before it is asked for."""
+
+    __slots__ = ("_asked", "_context", "_key", "_looked", "_nearest", "_searched", "_semantics", "options")
+
+    def __init__(
+        self,
+        semantics: Semantics,
+        key: bytes,
+        request: Any,
+        namespace: str,
+        profile: str | None,
+        variant: str | int | None,
+        options: CallOptions,
+    ) -> None:
+        self._semantics = semantics
+        self._key = key
+        self._context = (request, namespace, profile, variant)
+        self.options = options
+        self._looked = self._searched = False
+        self._asked: Asked | None = None
+        self._nearest: Nearest | None = None
+
+    @property
+    def check(self) -> bool:
+        """Whether the provider is to be asked although there is an answer, to compare the two."""
+        return self._nearest is not None and self._nearest.check
+
+    async def facet(self) -> Facet | None:
+        """What the call's own entry is to be found by; costs an embedding, once."""
+        if not self._looked:
+            self._looked = True
+            try:
+                self._asked = await self._semantics.asked(*self._context, self.options)
+            except Exception as error:  # noqa: BLE001 - the provider can serve the call all the same
+                self._semantics.failed("taking a request apart", error)
+        return None if self._asked is None else self._asked.facet
+
+    async def find_at_once(self, is_answer: Callable[[Entry], bool]) -> Landing | None:
+        """What `find` returns, where nothing has to be waited for and nothing is to be checked: then no
+        flight is needed."""
+        if not self._looked:
+            try:
+                self._asked = self._semantics.remembered(*self._context, self.options)
+            except Exception:  # noqa: BLE001 - `facet` meets it again
+                return None
+            self._looked = self._asked is not None
+        landing = await self.find(is_answer) if self._looked else None
+        return None if self.check else landing
+
+    async def find(self, is_answer: Callable[[Entry], bool]) -> Landing | None:
+        """The answer to a question that asks the same, if one may be served. Looks once."""
+        if await self.facet() is None or self._asked is None:
+            return None
+        if not self._searched:
+            self._searched = True
+            namespace = self._context[1]
+            try:
+                self._nearest = await self._semantics.find(
+                    self._asked, self._key, namespace, self.options, is_answer
+                )
+            except Exception as error:  # noqa: BLE001 - the provider can serve the call all the same
+                self._semantics.failed("looking for an answer", error)
+        nearest = self._nearest
+        if nearest is None or not nearest.match.served:
+            return None
+        return Landing(nearest.entry, None, "semantic", nearest.tier, nearest.match)
+
+    def abandon(self) -> None:
+        """The check is not made after all."""
+        if self._nearest is not None:
+            self._semantics.abandon(self._nearest.match)
+
+    def computed(self, landing: Landing) -> Landing:
+        """What became of the call after all, with what came nearest; compared with that, if it is to be."""
+        nearest = self._nearest
+        if nearest is None:
+            return landing
+        if (
+            nearest.check
+            and landing.status == "miss"
+            and landing.entry is not None
+            and self._asked is not None
+        ):
+            self._semantics.compare(self._asked, nearest, landing.entry)
+        return landing._replace(semantic=nearest.match)

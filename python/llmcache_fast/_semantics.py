@@ -1,0 +1,443 @@
+"""Semantic hits: the answer to another request that asks the same.
+
+A candidate is an entry of the same compatibility partition, the fingerprint of the request without its last
+user text, so different system prompts, earlier turns, models, tools or parameters never meet. What belongs
+here: the way from a text to a decision, and what is learned afterwards. What does not: whether two texts ask
+the same (the guards and the verifier, in the core), how sure that must be (`semantic.budget`), what the tiers
+hold (`_hydration`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import anyio
+import anyio.abc
+
+from llmcache_fast._core import FEATURES, Clock, Engine, Judgement, Question, VectorIndex, judge, to_half
+from llmcache_fast._entry import Entry, Facet, SemanticMatch, Stage
+from llmcache_fast._errors import ConfigurationError, EmbeddingError
+from llmcache_fast._evidence import Evidence
+from llmcache_fast._hydration import Hydration
+from llmcache_fast._lookup import Lookup
+from llmcache_fast._options import CallOptions
+from llmcache_fast._stats import SemanticStats
+from llmcache_fast.semantic.answers import value_of
+from llmcache_fast.semantic.asked import pair_of, question_of
+from llmcache_fast.semantic.budget import Budget, Source
+from llmcache_fast.semantic.embedder import space_of
+from llmcache_fast.semantic.embedding import EmbeddingActor
+from llmcache_fast.semantic.options import Comparison, SemanticOptions
+
+_log = logging.getLogger("llmcache_fast")
+
+SAME_ANSWER: Final = 0.85
+"""Cosine from which two answers count as the same where there is no judge: the text of an answer varies more
+than that of a question, and a wrong answer to a question of the same topic is rarely this near."""
+BEYOND_DOUBT: Final = 0.97
+"""Cosine from which two questions with the same content words, to which no guard objects, are taken for
+the same before anything is known. Of 466 such pairs of the development sets
+(`benches/semantic/quality.py`) ten are labelled as different; each of them asks the same all the same,
+such as "could" for "can"."""
+NEAR_EXACT: Final = 0.995
+"""Cosine of n-grams below which more than spacing and punctuation differs."""
+QUESTIONS: Final = 4096
+"""Stored questions that are kept taken apart: a few MB, and what is asked often is judged often."""
+PARTITIONS: Final = 1 << 16
+"""Partitions that are known at once: each turn of each conversation is one of its own."""
+
+
+class Asked(NamedTuple):
+    """What a call asks."""
+
+    text: str
+    partition: bytes
+    question: Question
+    """The text taken apart."""
+    facet: Facet | None
+    """What its own entry is to be found by; None: there is no vector."""
+    vector: bytes
+
+
+class Nearest(NamedTuple):
+    """The candidate that came nearest to being an answer."""
+
+    match: SemanticMatch
+    entry: Entry
+    tier: str
+    check: bool = False
+    """The provider is to be asked all the same, and the answers compared."""
+
+
+class Semantics:
+    """The semantic hits of one cache."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        lookup: Lookup,
+        options: SemanticOptions,
+        *,
+        memory: int,
+        clock: Clock,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        """`memory`: bytes that vectors may take of those of the cache."""
+        self._engine = engine
+        self._lookup = lookup
+        self._options = options
+        self._clock = clock
+        self._tasks = tasks
+        self._near_exact = bool(getattr(options.embedder, "near_exact", False))
+        self.space = space_of(options.embedder)
+        self._embedding = EmbeddingActor(options.embedder)
+        try:
+            self._index = VectorIndex(options.embedder.dimension, memory)
+        except ValueError as error:
+            raise ConfigurationError(f"semantic: {error}; give the cache more memory") from None
+        self._reserved = 0
+        self._hydration = Hydration(lookup, self.note, clock=clock, tasks=tasks)
+        self._questions: OrderedDict[bytes, tuple[str, Question]] = OrderedDict()
+        self._partitions: OrderedDict[bytes, str] = OrderedDict()
+        """The namespaces of the partitions that the index may hold."""
+        self._evidence = Evidence(engine, lookup, options, self.space, clock)
+        self._stages: Counter[str] = Counter()
+        self.served = self.checks = self.wrong = self.failures = 0
+        lookup.noted = self.note
+
+    async def open(self) -> None:
+        """Start what makes vectors."""
+        await self._tasks.start(self._embedding.run)
+
+    # -- what is asked --------------------------------------------------------------------------------
+
+    def remembered(
+        self,
+        request: Any,
+        namespace: str,
+        profile: str | None,
+        variant: str | int | None,
+        options: CallOptions,
+    ) -> Asked | None:
+        """As `asked`, where nothing has to be waited for on the way to a decision: the vector is known,
+        there is no judge, and nothing is below memory."""
+        if self._lookup.floors or self._options.judge is not None:
+            return None
+        found = self._taken_apart(request, options)
+        vector = None if found is None else self._embedding.known(found[0])
+        if found is None or vector is None:
+            return None
+        return self._asked(*found, vector, namespace, profile, variant)
+
+    async def asked(
+        self,
+        request: Any,
+        namespace: str,
+        profile: str | None,
+        variant: str | int | None,
+        options: CallOptions,
+    ) -> Asked | None:
+        """What a request asks, with its vector; None for one that is for exact look-ups alone."""
+        found = self._taken_apart(request, options)
+        if found is None:
+            return None
+        try:
+            vector = await self._embedding.vector(found[0])
+        except EmbeddingError:
+            self.failures += 1
+            return None
+        return self._asked(*found, vector, namespace, profile, variant)
+
+    def _taken_apart(self, request: Any, options: CallOptions) -> tuple[str, Any] | None:
+        given = options.question
+        if isinstance(request, bytes) and given is None:
+            return None
+        extract = self._options.question or partial(question_of, also=self._options.also)
+        found: tuple[str, Any] | None = (
+            extract(request) if given is None else given(extract) if callable(given) else given
+        )
+        return found
+
+    def _asked(
+        self,
+        text: str,
+        rest: Any,
+        vector: bytes,
+        namespace: str,
+        profile: str | None,
+        variant: str | int | None,
+    ) -> Asked:
+        remainder = self._engine.fingerprint(rest, namespace=namespace, profile=profile, variant=variant)
+        partition = self._partition(remainder)
+        facet = Facet(partition, self.space, text, to_half(vector))
+        return Asked(text, partition, Question(text), facet, vector)
+
+    def _partition(self, remainder: bytes) -> bytes:
+        # With the embedder: vectors of different ones say nothing of each other.
+        return hashlib.blake2b(remainder + self.space, digest_size=32, person=b"llmcache rest").digest()
+
+    # -- finding --------------------------------------------------------------------------------------
+
+    async def find(
+        self,
+        asked: Asked,
+        key: bytes,
+        namespace: str,
+        options: CallOptions,
+        is_answer: Callable[[Entry], bool],
+    ) -> Nearest | None:
+        """The answer to a question that asks the same, if there is one that may be served; or else the one
+        that came nearest, with why not. None: nothing is near."""
+        self._know(asked.partition, namespace)
+        await self._hydration.ready(asked.partition, namespace)
+        budget = await self._evidence.budget(namespace)
+        nearest: Nearest | None = None
+        limit = self._options.candidates
+        for other, cosine in self._index.search(asked.partition, asked.vector, limit, self._options.floor):
+            if other == key:
+                continue
+            found = await self._entry(other, asked.partition, namespace)
+            if found is None or not is_answer(found[0]):
+                continue
+            decided = await self._decide(asked, found[0], found[1], cosine, options, budget)
+            self._stages[decided.match.stage] += 1
+            if decided.match.stage == "accepted":
+                self.served += decided.match.served
+                return decided
+            if nearest is None or decided.match.score > nearest.match.score:
+                nearest = decided
+        return nearest
+
+    async def _entry(self, key: bytes, partition: bytes, namespace: str) -> tuple[Entry, str] | None:
+        """The entry of a candidate, valid and fresh, of any tier. Of one that is no more, the vector goes."""
+        entry = self._lookup.peek(key, namespace)
+        found = (entry, "memory") if entry is not None else await self._lookup.read(key, namespace)
+        if found is not None:
+            facet = found[0].facts.semantic
+            if facet is None or facet.partition != partition:
+                found = None  # it was stored anew, for another question
+        if found is None:
+            self._index.remove(partition, key)
+            return None
+        return found if self._clock() < found[0].fresh_until else None
+
+    async def _decide(
+        self, asked: Asked, entry: Entry, tier: str, cosine: float, options: CallOptions, budget: Budget
+    ) -> Nearest:
+        facet = entry.facts.semantic
+        assert facet is not None  # noqa: S101 - `_entry` has looked
+        judgement = judge(asked.question, self._question(entry.key, facet.text), cosine)
+        score = judgement.score
+        pair = pair_of(asked.partition, asked.text, facet.text)
+        stage: Stage
+        check = False
+        if judgement.vetoes:
+            stage = "guards"
+        elif self._near_exact:
+            # Its cosine is none the verifier knows. What the guards let pass and has the same letters is the
+            # same question.
+            stage = "accepted" if cosine >= NEAR_EXACT else "verifier"
+        elif isinstance(options.semantic, float) and score < options.semantic:
+            stage = "verifier"
+        else:
+            verdict = budget.decide(score, entry.key)
+            if verdict == "uncertain" and budget.is_unblemished and _is_beyond_doubt(judgement, cosine):
+                verdict = "accept"  # until one was wrong: from then on evidence alone decides
+            stage = "accepted" if verdict == "accept" else "budget" if verdict == "uncertain" else "verifier"
+        if stage in ("accepted", "budget") and await self._evidence.is_blocked(pair, entry.namespace):
+            stage = "blocked"
+        if stage == "budget" and not budget.is_off:
+            comparison = Comparison(asked=asked.text, stored=facet.text, answer=value_of(entry))
+            allowed = await self._judged(comparison)
+            if allowed is not None:
+                stage = "accepted" if allowed else "judge"
+                budget.observe(score, entry.key, not allowed, served=allowed, source="judge")
+        served = stage == "accepted" and self._options.mode == "on"
+        if stage == "accepted" and not self._near_exact:
+            check = not served or budget.should_check(score, entry.key)
+        elif stage == "budget":
+            check = True
+        match = SemanticMatch(
+            served=served,
+            stage=stage,
+            cosine=cosine,
+            score=score,
+            guards=judgement.vetoes,
+            fingerprint=entry.key,
+            namespace=entry.namespace,
+            partition=asked.partition,
+            pair=pair,
+        )
+        return Nearest(match, entry, tier, check)
+
+    def _question(self, key: bytes, text: str) -> Question:
+        """A stored question taken apart: once, if it is asked for often."""
+        kept = self._questions.get(key)
+        if kept is not None and kept[0] == text:
+            self._questions.move_to_end(key)
+            return kept[1]
+        question = Question(text)
+        self._questions[key] = (text, question)
+        if len(self._questions) > QUESTIONS:
+            self._questions.popitem(last=False)
+        return question
+
+    async def _judged(self, comparison: Comparison) -> bool | None:
+        if self._options.judge is None:
+            return None
+        try:
+            verdict = await self._options.judge(comparison)
+        except Exception as error:  # noqa: BLE001 - a judge that fails is no reason to fail a call
+            _log.warning(
+                "the judge of semantic hits raised %s; it counts as no verdict", type(error).__name__
+            )
+            return None
+        return verdict if isinstance(verdict, bool) else None
+
+    # -- learning -------------------------------------------------------------------------------------
+
+    def compare(self, asked: Asked, nearest: Nearest, fresh: Entry) -> None:
+        """Compare a stored answer with what the provider has said now, in the background."""
+        self._tasks.start_soon(self._learn, asked, nearest, fresh)
+
+    async def _learn(self, asked: Asked, nearest: Nearest, fresh: Entry) -> None:
+        try:
+            await self._compare(asked, nearest, fresh)
+        except Exception as error:  # noqa: BLE001 - what is learned in the background may end nothing else
+            self.failed("comparing two answers", error)
+
+    def failed(self, doing: str, error: Exception) -> None:
+        """Count a failure, and log its class: its message may hold a text."""
+        self.failures += 1
+        level = logging.WARNING if self.failures == 1 else logging.DEBUG
+        _log.log(level, "semantic hits: %s failed (%s); going on without", doing, type(error).__name__)
+
+    async def _compare(self, asked: Asked, nearest: Nearest, fresh: Entry) -> None:
+        facet, match = nearest.entry.facts.semantic, nearest.match
+        assert facet is not None  # noqa: S101 - a candidate has one
+        stored, now = value_of(nearest.entry), value_of(fresh)
+        same = True if stored == now else None
+        if same is None:
+            same = await self._judged(
+                Comparison(asked=asked.text, stored=facet.text, answer=stored, fresh=now)
+            )
+        if same is None and self._options.judge is None:
+            same = await self._alike(stored, now)
+        budget = await self._evidence.budget(match.namespace)
+        if same is None:
+            budget.abandon(match.score, match.fingerprint)
+            return
+        self.checks += 1
+        self.wrong += not same
+        source: Source = "shadow" if match.stage == "accepted" else "uncertain"
+        budget.observe(match.score, match.fingerprint, not same, served=match.served, source=source)
+        await self._evidence.learned(match.namespace)
+
+    async def _alike(self, one: Any, two: Any) -> bool | None:
+        """Whether two answers say the same, by their vectors; None where they are no texts."""
+        if not isinstance(one, str) or not isinstance(two, str):
+            return False if type(one) is type(two) else None
+        if " ".join(one.split()).casefold() == " ".join(two.split()).casefold():
+            return True
+        if self._near_exact:
+            return None
+        try:
+            vectors = [await self._embedding.vector(text) for text in (one, two)]
+        except EmbeddingError:
+            return None
+        return _cosine(*vectors) >= SAME_ANSWER
+
+    def abandon(self, match: SemanticMatch) -> None:
+        """A check that was meant is not made."""
+        self._tasks.start_soon(self._abandon, match)
+
+    async def _abandon(self, match: SemanticMatch) -> None:
+        (await self._evidence.budget(match.namespace)).abandon(match.score, match.fingerprint)
+
+    async def report_wrong(self, match: SemanticMatch) -> None:
+        """Never answer the one question of a pair with the answer to the other again, in any process, and
+        count it. The entry is the caller's to remove."""
+        self._index.remove(match.partition, match.fingerprint)
+        await self._evidence.block(match.pair, match.namespace)
+        (await self._evidence.budget(match.namespace)).report(match.score, match.fingerprint)
+        await self._evidence.learned(match.namespace, at_once=True)
+
+    async def aclose(self) -> None:
+        """Write the evidence that is not written yet."""
+        await self._evidence.aclose()
+
+    # -- the index ------------------------------------------------------------------------------------
+
+    def note(self, entry: Entry) -> None:
+        """An entry has come into memory, or is known to be in a tier."""
+        facet = entry.facts.semantic
+        if facet is None or not facet.vector or facet.space != self.space:
+            return
+        try:
+            self._index.add(facet.partition, entry.key, facet.vector)
+        except (ValueError, MemoryError):
+            return  # somebody made it up, or there is no room: it is found exactly all the same
+        self._know(facet.partition, entry.namespace)
+        used = self._index.used
+        if abs(used - self._reserved) > RESERVE_STEP:
+            self._reserved = used
+            self._engine._reserve(used)
+
+    def _know(self, partition: bytes, namespace: str) -> None:
+        self._partitions[partition] = namespace
+        self._partitions.move_to_end(partition)
+        if len(self._partitions) > PARTITIONS:
+            oldest, _ = self._partitions.popitem(last=False)
+            self._index.drop_partition(oldest)
+            self._hydration.again(oldest)
+
+    def forget(self, namespace: str) -> None:
+        """Drop the vectors of what is no more, and all texts and vectors that are kept for speed. What the
+        tiers hold still comes back when it is asked for."""
+        self._embedding.forget()
+        self._questions.clear()
+        for partition in [each for each, name in self._partitions.items() if name == namespace]:
+            for key in self._index.keys(partition):
+                if self._engine._peek(key) is None:
+                    self._index.remove(partition, key)
+            self._hydration.again(partition)
+
+    def statistics(self) -> SemanticStats:
+        """What happened since the cache was opened."""
+        index = self._index.statistics()
+        return SemanticStats(
+            served=self.served,
+            stages=dict(self._stages),
+            checks=self.checks,
+            wrong=self.wrong,
+            embedding_failures=self.failures,
+            vectors=index.vectors,
+            partitions=index.partitions,
+            index_bytes=index.bytes,
+            budgets=self._evidence.statistics(),
+        )
+
+
+RESERVE_STEP: Final = 1 << 20
+"""Bytes by which the vectors may grow before memory hears of it: telling it takes a lock of each shard."""
+
+
+_COVERED: Final = FEATURES.index("covered_least")
+_CHANGED: Final = FEATURES.index("changed_most")
+
+
+def _is_beyond_doubt(judgement: Judgement, cosine: float) -> bool:
+    features = judgement.features
+    return cosine >= BEYOND_DOUBT and features[_COVERED] == 1.0 and features[_CHANGED] == 0.0
+
+
+def _cosine(one: bytes, two: bytes) -> float:
+    left, right = memoryview(one).cast("f"), memoryview(two).cast("f")
+    dot = sum(a * b for a, b in zip(left, right, strict=True))
+    norms = sum(a * a for a in left) * sum(b * b for b in right)
+    return dot / norms**0.5 if norms else 0.0
