@@ -3,7 +3,7 @@
 It wraps another transport. POSTs to the known endpoints (`wire.endpoints`) are answered from the cache or
 recorded on their way; everything else passes through. See `integrations.wrap` for the SDKs' clients.
 
-Every reply carries `x-llmcache: hit | stale | joined | miss | bypass`. A request may carry:
+Every reply carries `x-llmcache: hit | semantic | stale | joined | miss | bypass`. A request may carry:
 
 | header | meaning |
 |---|---|
@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -196,9 +197,12 @@ class CachingTransport(_Base):  # type: ignore[misc]  # the base is found at run
         if self._namespace is not None:
             options["namespace"] = self._namespace
         try:
-            key = self._rules.request_of(
-                endpoint, request.method, str(request.url), _pairs(request), body, controls.variant
+            request_of = partial(
+                self._rules.request_of, endpoint, request.method, str(request.url), _pairs(request)
             )
+            key = request_of(body, controls.variant)
+            if endpoint.name != "embeddings":  # whose answer is of the text itself, not of what it means
+                options["question"] = partial(_question, body, partial(request_of, variant=controls.variant))
             reader: Reader | None = None
             with _head_limit(request):
                 while reader is None:
@@ -383,6 +387,16 @@ def _options(controls: Controls) -> dict[str, Any]:
     if controls.only_if_cached:
         options["only_if_cached"] = True
     return options
+
+
+def _question(
+    body: dict[str, Any],
+    request_of: Callable[[Any], dict[str, Any]],
+    extract: Callable[[Any], tuple[str, Any] | None],
+) -> tuple[str, dict[str, Any]] | None:
+    """The question of a call's body, and the call without it."""
+    found = extract(body)
+    return None if found is None else (found[0], request_of(found[1]))
 
 
 def _json_object(request: Any, content: bytes) -> dict[str, Any] | None:
