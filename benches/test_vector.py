@@ -1,9 +1,10 @@
 """The vector index: the nearest of 1,000, 10,000 and 100,000 vectors, beside an exact scan and other indexes.
 
 All hold the same vectors of 384 numbers and are asked the same questions. The vectors are drawn to be like
-those of a sentence encoder (all-MiniLM over 17,000 questions): half of the variance in 50 directions, two thirds
-in 100, topics of some twenty texts; a question lies at a cosine of 0.80 to 0.98 to one of them, as a rewording
-does. Each row says of each contender how often it found the nearest (recall@1), and its bytes for each vector.
+those of a sentence encoder (all-MiniLM over 17,000 questions): half of the variance in 50 directions, two
+thirds in 100, topics of some twenty texts; a question lies at a cosine of 0.80 to 0.98 to one of them, as a
+rewording does. Each row says of each contender how often it found the nearest (recall@1), and its bytes for
+each vector.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import anyio
 import numpy as np
+
 from llmcache_fast.semantic.embedders.minilm import MiniLMEmbedder
 
 
