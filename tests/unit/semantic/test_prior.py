@@ -6,13 +6,14 @@ import math
 
 import pytest
 
+from llmcache_fast._core import COLD_START_SCORE
 from llmcache_fast.semantic.budget import Budget
 from llmcache_fast.semantic.evidence import GRID
 from llmcache_fast.semantic.prior import PRIOR, Prior
 
 
 def test_a_floor_opens_a_large_budget_and_not_a_small_one() -> None:
-    assert Budget(0.1, prior=PRIOR).threshold == 0.65
+    assert Budget(0.1, prior=PRIOR).threshold == min(each for each in GRID if each >= COLD_START_SCORE)
     assert Budget(0.01, prior=PRIOR).threshold == math.inf
 
 
