@@ -35,7 +35,7 @@ COSINES = Path(__file__).parent / "cosines.bin"
 STEPS = 10_000
 """Cosines are kept as multiples of one part in so many."""
 FLOOR = 0.5
-"""Pairs below are no candidates; between 0.5 and 0.65 the choice makes no difference."""
+"""Pairs below are no candidates; 0.5 and 0.65 were compared, and made little difference."""
 TREES, LEAVES, RATE = 30, 4, 0.05
 """Few and small: with 100 trees, or trees of 6 leaves, the share of accepted rewordings on questions of
 others falls by one to two points at the same error, while on our own it rises."""
