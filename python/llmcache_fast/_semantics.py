@@ -37,8 +37,8 @@ from llmcache_fast.semantic.options import Comparison, SemanticOptions
 _log = logging.getLogger("llmcache_fast")
 
 SAME_ANSWER: Final = 0.85
-"""Cosine from which two answers count as the same where there is no judge: the text of an answer varies more
-than that of a question, and a wrong answer to a question of the same topic is rarely this near."""
+"""Cosine from which two answers count as the same where there is no judge. A guess: no labelled answers were
+at hand. Where much hangs on it, give a judge."""
 BEYOND_DOUBT: Final = 0.97
 """Cosine from which two questions with the same content words, to which no guard objects, are taken for
 the same before anything is known. Of 466 such pairs of the development sets
