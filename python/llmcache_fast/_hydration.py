@@ -29,7 +29,7 @@ FOLLOW: Final = 1.0
 PAGE: Final = 256
 """Members that are read in one round trip: half a MB of records."""
 AT_ONCE: Final = 16
-"""Members that are taken in before others may run: one takes up to half a millisecond in a large partition."""
+"""Members that are taken in before others may run: one takes up to half a millisecond in a large one."""
 MOST: Final = 20_000
 """Members of a partition that are read; older ones are found exactly all the same."""
 REMEMBERED: Final = 50_000
