@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import pytest
 
 from llmcache_fast._core import Engine
 from llmcache_fast._entry import NEVER, Entry, Facet, Facts
-from llmcache_fast._hydration import FOLLOW, PAGE, Hydration
+from llmcache_fast._hydration import AT_ONCE, FOLLOW, PAGE, Hydration
 from llmcache_fast._lookup import Lookup
 from llmcache_fast._wire import PLAIN
 from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier, fail_first
@@ -127,3 +130,30 @@ async def test_a_record_under_another_name_is_none() -> None:
         record = PLAIN.record(entry(1))
         await tier.put_many([record._replace(key=bytes([9]) * 32)])
         assert await setting.ready() == []
+
+
+async def longest_turn(members: int) -> int:
+    """How many members are taken in at most before another task runs."""
+    tier = MemoryTier()
+    await tier.open()
+    await put(tier, [entry(number) for number in range(members)])
+    async with anyio.create_task_group() as tasks:
+        setting = Setting(tasks, tier)
+        await setting.open()
+        keys = setting.noted.keys
+        tasks.start_soon(setting.ready)
+        seen = [0]
+        while seen[-1] < members:
+            await anyio.lowlevel.checkpoint()
+            seen.append(len(keys))
+    return max(later - before for before, later in itertools.pairwise(seen))
+
+
+async def test_others_run_while_a_large_partition_is_taken_in() -> None:
+    # Two turns of the reading may lie between two of another task: trio draws the order.
+    assert await longest_turn(PAGE) <= 2 * AT_ONCE
+
+
+async def test_a_reading_that_does_not_let_others_run_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmcache_fast._hydration.AT_ONCE", PAGE + 1)
+    assert await longest_turn(PAGE) == PAGE
