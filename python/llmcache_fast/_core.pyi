@@ -591,7 +591,8 @@ class Engine:
             refresh: Compute even if there is an entry.
             only_if_cached: Never compute.
             store: False computes and does not keep.
-            semantic: False asks for an exact answer; a number, for a semantic hit of at least that score.
+            semantic: False asks for an exact answer, and what it stores has no vector: it is found exactly
+                alone; a number asks for a semantic hit of at least that score.
             question: `(text, rest)` of a request that keeps its question elsewhere than the known protocols,
                 or what gives it when it is needed; see `SemanticOptions.question`.
 
