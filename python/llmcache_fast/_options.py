@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -108,7 +109,17 @@ def call_options(base: Options, given: Mapping[str, Any] | None) -> CallOptions:
     Raises:
         ConfigurationError: a value that cannot work.
     """
-    options = dict(given or ())
+    return _call_options(base, given) if given else _inherited(base)
+
+
+@lru_cache(maxsize=64)
+def _inherited(base: Options) -> CallOptions:
+    """Those of a call that gives none: most, and to check them anew takes longer than a hit."""
+    return _call_options(base, {})
+
+
+def _call_options(base: Options, given: Mapping[str, Any]) -> CallOptions:
+    options = dict(given)
     if options.keys() - CALL_OPTIONS:
         raise TypeError(f"no such option: {', '.join(sorted(options.keys() - CALL_OPTIONS))}")
 
