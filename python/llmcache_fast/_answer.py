@@ -75,16 +75,17 @@ class Answer(NamedTuple):
 def entry_of(view: View, key: bytes, namespace: str) -> Entry:
     """The entry that memory holds."""
     content, payload = of_stored_form(view.value)
+    # By position: every candidate of a semantic hit comes by here.
     return Entry(
-        key=key,
-        namespace=namespace,
-        content=content,
-        payload=payload,
-        facts=unpack_facts(view.facts),
-        created=view.created,
-        fresh_until=view.fresh_until,
-        stale_until=view.stale_until,
-        epoch=view.epoch,
-        snap=view.snap,
-        cost=view.cost,
+        key,
+        namespace,
+        content,
+        payload,
+        unpack_facts(view.facts),
+        view.created,
+        view.fresh_until,
+        view.stale_until,
+        view.epoch,
+        view.snap,
+        view.cost,
     )
