@@ -43,6 +43,7 @@ from llmcache_fast._options import (
     options_of,
 )
 from llmcache_fast._patterns import pattern_of
+from llmcache_fast._questions import Subject
 from llmcache_fast._recordings import Recordings
 from llmcache_fast._secrecy import ENVIRONMENT, Secrecy
 from llmcache_fast._semantics import Semantics
@@ -370,8 +371,8 @@ class LLMCache(Lifecycle):
                     return found.result(key, type, self._clock(), vouched=vouched)
                 except UnstorableValueError:
                     pass
-        checked = call_options(self.options, options)
-        answer = await self._computing.answer(key, request, compute, type, name, checked, profile, variant)
+        subject = Subject(key, request, name, profile, variant, call_options(self.options, options))
+        answer = await self._computing.answer(subject, compute, type)
         return answer.result(key, type, self._clock(), vouched=self._lookup.markers.is_vouched(name))
 
     async def stream(
@@ -400,7 +401,7 @@ class LLMCache(Lifecycle):
         key, name = self._locate(request, namespace, profile, variant)
         checked = call_options(self.options, options)
         self._check_loop()
-        inquiry = self._computing.inquiry(key, request, name, profile, variant, checked)
+        inquiry = self._computing.inquiry(Subject(key, request, name, profile, variant, checked))
         return await self._streams.open(key, source, name, checked, inquiry)
 
     async def get_many(
@@ -464,7 +465,7 @@ class LLMCache(Lifecycle):
         computed: Computed[Any] = (
             value if isinstance(value, Computed) else Computed(value, usage=usage, model=model, cost=cost)
         )
-        inquiry = self._computing.inquiry(key, request, name, profile, variant, checked)
+        inquiry = self._computing.inquiry(Subject(key, request, name, profile, variant, checked))
         facet = None if inquiry is None else await inquiry.facet()
         stored = await self._storing.put(key, name, computed, type, checked, facet)
         self._computing.forget_failure(key)

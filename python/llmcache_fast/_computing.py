@@ -25,6 +25,7 @@ from llmcache_fast._freshness import state
 from llmcache_fast._inquiry import Inquiry
 from llmcache_fast._lookup import Found, Lookup
 from llmcache_fast._options import CallOptions, Options, call_options, namespace_of
+from llmcache_fast._questions import Subject
 from llmcache_fast._semantics import Semantics
 from llmcache_fast._storing import Stamped, Storing
 from llmcache_fast.actors.flight import Flight
@@ -108,42 +109,24 @@ class Computing:
                     self.told(landing, landing.status if landing.status in _STANDS_IN else "joined")
                     return landing.copy(kind)
         checked = call_options(self._options, given)
-        answer = await self.answer(key, request, compute, kind, namespace, checked, profile, variant)
-        return answer.landing.copy(kind)
+        subject = Subject(key, request, namespace_of(namespace), profile, variant, checked)
+        return (await self.answer(subject, compute, kind)).landing.copy(kind)
 
-    async def answer(
-        self,
-        key: bytes,
-        request: Any,
-        compute: Callable[..., Awaitable[Any]],
-        kind: Any,
-        namespace: str,
-        options: CallOptions,
-        profile: str | None = None,
-        variant: str | int | None = None,
-    ) -> Answer:
+    async def answer(self, subject: Subject, compute: Callable[..., Awaitable[Any]], kind: Any) -> Answer:
         """The answer to one call that found nothing fresh in memory."""
-        namespace = namespace_of(namespace)
-        inquiry = self.inquiry(key, request, namespace, profile, variant, options)
+        inquiry = self.inquiry(subject)
         answering = self._answer if self._flights.in_own_loop() else self._alone
+        key, request, namespace, *_, options = subject
         answer = await answering(_Call(key, compute, kind, namespace, options, inquiry))
         if answer.status == "miss":
             self._missed(key, request)
         return answer
 
-    def inquiry(
-        self,
-        key: bytes,
-        request: Any,
-        namespace: str,
-        profile: str | None,
-        variant: str | int | None,
-        options: CallOptions,
-    ) -> Inquiry | None:
+    def inquiry(self, subject: Subject) -> Inquiry | None:
         """How a call looks for the answer to another question; None: it does not."""
-        if self._semantics is None or options.semantic is False:
+        if self._semantics is None or subject.options.semantic is False:
             return None
-        return Inquiry(self._semantics, key, request, namespace, profile, variant, options)
+        return Inquiry(self._semantics, subject)
 
     async def _answer(self, asked: _Call, since: tuple[int, int] | None = None) -> Answer:
         """`since` is the stamp at the call's start, if that was earlier."""
@@ -152,7 +135,7 @@ class Computing:
         if since is None:
             space = self._engine._namespace_id(namespace) if flight is None else flight.space
             since = self._engine._stamp(space)
-        started = anyio.current_time()
+        started = 0.0 if options.timeout is None else anyio.current_time()
         if not options.refresh:
             stale = self._stale(asked)
             if stale is not None:

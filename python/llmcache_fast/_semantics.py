@@ -9,26 +9,24 @@ hold (`_hydration`).
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 import anyio
 import anyio.abc
 
-from llmcache_fast._core import FEATURES, Clock, Engine, Judgement, Question, VectorIndex, judge, to_half
+from llmcache_fast._core import FEATURES, Clock, Engine, Judgement, VectorIndex, judge, to_half
 from llmcache_fast._entry import Entry, Facet, SemanticMatch, Stage
 from llmcache_fast._errors import ConfigurationError, EmbeddingError
 from llmcache_fast._evidence import Evidence
 from llmcache_fast._hydration import Hydration
 from llmcache_fast._lookup import Lookup
-from llmcache_fast._options import CallOptions
+from llmcache_fast._questions import Asked, Questions, Subject
 from llmcache_fast._stats import SemanticStats
 from llmcache_fast.semantic.answers import value_of
-from llmcache_fast.semantic.asked import pair_of, question_of
+from llmcache_fast.semantic.asked import pair_of
 from llmcache_fast.semantic.budget import Budget, Source
 from llmcache_fast.semantic.embedder import space_of
 from llmcache_fast.semantic.embedding import EmbeddingActor
@@ -46,22 +44,8 @@ the same before anything is known. Of 466 such pairs of the development sets
 such as "could" for "can"."""
 NEAR_EXACT: Final = 0.995
 """Cosine of n-grams below which more than spacing and punctuation differs."""
-QUESTIONS: Final = 4096
-"""Stored questions that are kept taken apart: a few MB, and what is asked often is judged often."""
 PARTITIONS: Final = 1 << 16
 """Partitions that are known at once: each turn of each conversation is one of its own."""
-
-
-class Asked(NamedTuple):
-    """What a call asks."""
-
-    text: str
-    partition: bytes
-    question: Question
-    """The text taken apart."""
-    facet: Facet | None
-    """What its own entry is to be found by; None: there is no vector."""
-    vector: bytes
 
 
 class Nearest(NamedTuple):
@@ -72,6 +56,18 @@ class Nearest(NamedTuple):
     tier: str
     check: bool = False
     """The provider is to be asked all the same, and the answers compared."""
+
+
+class _Weighed(NamedTuple):
+    """A candidate, and what is thought of it."""
+
+    entry: Entry
+    tier: str
+    cosine: float
+    score: float
+    guards: tuple[str, ...]
+    stage: Stage
+    pair: bytes
 
 
 class Semantics:
@@ -102,12 +98,14 @@ class Semantics:
             raise ConfigurationError(f"semantic: {error}; give the cache more memory") from None
         self._reserved = 0
         self._hydration = Hydration(lookup, self.note, clock=clock, tasks=tasks)
-        self._questions: OrderedDict[bytes, tuple[str, Question]] = OrderedDict()
+        self._questions = Questions(engine, options, self.space)
         self._partitions: OrderedDict[bytes, str] = OrderedDict()
         """The namespaces of the partitions that the index may hold."""
         self._evidence = Evidence(engine, lookup, options, self.space, clock)
         self._stages: Counter[str] = Counter()
         self.served = self.checks = self.wrong = self.failures = 0
+        self.waits = bool(lookup.floors) or options.judge is not None
+        """Whether something below memory, or a judge, is waited for on the way to a decision."""
         lookup.noted = self.note
 
     async def open(self) -> None:
@@ -116,102 +114,52 @@ class Semantics:
 
     # -- what is asked --------------------------------------------------------------------------------
 
-    def remembered(
-        self,
-        request: Any,
-        namespace: str,
-        profile: str | None,
-        variant: str | int | None,
-        options: CallOptions,
-    ) -> Asked | None:
-        """As `asked`, where nothing has to be waited for on the way to a decision: the vector is known,
-        there is no judge, and nothing is below memory."""
-        if self._lookup.floors or self._options.judge is not None:
-            return None
-        found = self._taken_apart(request, options)
-        vector = None if found is None else self._embedding.known(found[0])
-        if found is None or vector is None:
-            return None
-        return self._asked(*found, vector, namespace, profile, variant)
+    def asked(self, subject: Subject) -> Asked | None:
+        """What a call asks; None: it is for exact look-ups alone. Raises what is wrong with the request."""
+        return self._questions.asked(subject)
 
-    async def asked(
-        self,
-        request: Any,
-        namespace: str,
-        profile: str | None,
-        variant: str | int | None,
-        options: CallOptions,
-    ) -> Asked | None:
-        """What a request asks, with its vector; None for one that is for exact look-ups alone."""
-        found = self._taken_apart(request, options)
-        if found is None:
-            return None
+    def known(self, asked: Asked) -> bytes | None:
+        """The vector of what is asked, if it is remembered."""
+        return self._embedding.known(asked.digest)
+
+    async def vector(self, asked: Asked) -> bytes | None:
+        """The vector of what is asked, if it has one."""
         try:
-            vector = await self._embedding.vector(found[0])
+            return await self._embedding.vector(asked.text)
         except EmbeddingError:
             self.failures += 1
             return None
-        return self._asked(*found, vector, namespace, profile, variant)
 
-    def _taken_apart(self, request: Any, options: CallOptions) -> tuple[str, Any] | None:
-        given = options.question
-        if isinstance(request, bytes) and given is None:
-            return None
-        extract = self._options.question or partial(question_of, also=self._options.also)
-        found: tuple[str, Any] | None = (
-            extract(request) if given is None else given(extract) if callable(given) else given
-        )
-        return found
-
-    def _asked(
-        self,
-        text: str,
-        rest: Any,
-        vector: bytes,
-        namespace: str,
-        profile: str | None,
-        variant: str | int | None,
-    ) -> Asked:
-        remainder = self._engine.fingerprint(rest, namespace=namespace, profile=profile, variant=variant)
-        partition = self._partition(remainder)
-        facet = Facet(partition, self.space, text, to_half(vector))
-        return Asked(text, partition, Question(text), facet, vector)
-
-    def _partition(self, remainder: bytes) -> bytes:
-        # With the embedder: vectors of different ones say nothing of each other.
-        return hashlib.blake2b(remainder + self.space, digest_size=32, person=b"llmcache rest").digest()
+    def facet(self, asked: Asked, vector: bytes) -> Facet:
+        """What the answer is to be found by."""
+        return Facet(asked.partition, self.space, asked.text, to_half(vector))
 
     # -- finding --------------------------------------------------------------------------------------
 
     async def find(
-        self,
-        asked: Asked,
-        key: bytes,
-        namespace: str,
-        options: CallOptions,
-        is_answer: Callable[[Entry], bool],
+        self, asked: Asked, vector: bytes, subject: Subject, is_answer: Callable[[Entry], bool]
     ) -> Nearest | None:
         """The answer to a question that asks the same, if there is one that may be served; or else the one
         that came nearest, with why not. None: nothing is near."""
-        self._know(asked.partition, namespace)
-        await self._hydration.ready(asked.partition, namespace)
+        partition, namespace, options = asked.partition, subject.namespace, self._options
+        self._know(partition, namespace)
+        await self._hydration.ready(partition, namespace)
         budget = await self._evidence.budget(namespace)
-        nearest: Nearest | None = None
-        limit = self._options.candidates
-        for other, cosine in self._index.search(asked.partition, asked.vector, limit, self._options.floor):
-            if other == key:
+        nearest: _Weighed | None = None
+        for key, cosine in self._index.search(partition, vector, options.candidates, options.floor):
+            if key == subject.key:
                 continue
-            found = await self._entry(other, asked.partition, namespace)
+            found = await self._entry(key, partition, namespace)
             if found is None or not is_answer(found[0]):
                 continue
-            decided = await self._decide(asked, found[0], found[1], cosine, options, budget)
-            self._stages[decided.match.stage] += 1
-            if decided.match.stage == "accepted":
-                self.served += decided.match.served
-                return decided
-            if nearest is None or decided.match.score > nearest.match.score:
-                nearest = decided
-        return nearest
+            weighed = await self._weigh(asked, *found, cosine, subject.options.semantic, budget)
+            self._stages[weighed.stage] += 1
+            if weighed.stage == "accepted":
+                nearest = weighed
+                break
+            if nearest is None or weighed.score > nearest.score:
+                nearest = weighed
+        return None if nearest is None else self._decided(nearest, partition, budget)
 
     async def _entry(self, key: bytes, partition: bytes, namespace: str) -> tuple[Entry, str] | None:
         """The entry of a candidate, valid and fresh, of any tier. Of one that is no more, the vector goes."""
@@ -226,23 +174,24 @@ class Semantics:
             return None
         return found if self._clock() < found[0].fresh_until else None
 
-    async def _decide(
-        self, asked: Asked, entry: Entry, tier: str, cosine: float, options: CallOptions, budget: Budget
-    ) -> Nearest:
+    async def _weigh(
+        self, asked: Asked, entry: Entry, tier: str, cosine: float, least: bool | float, budget: Budget
+    ) -> _Weighed:
+        """`least`: the score that the caller wants, if it is a number."""
         facet = entry.facts.semantic
         assert facet is not None  # noqa: S101 - `_entry` has looked
-        judgement = judge(asked.question, self._question(entry.key, facet.text), cosine)
-        score = judgement.score
-        pair = pair_of(asked.partition, asked.text, facet.text)
+        stored = self._questions.stored(entry.key, facet.text)
+        judgement = judge(asked.question, stored.question, cosine)
+        score, guards = judgement.score, judgement.vetoes
+        pair = pair_of(asked.partition, asked.digest, stored.digest)
         stage: Stage
-        check = False
-        if judgement.vetoes:
+        if guards:
             stage = "guards"
         elif self._near_exact:
             # Its cosine is none the verifier knows. What the guards let pass and has the same letters is the
             # same question.
             stage = "accepted" if cosine >= NEAR_EXACT else "verifier"
-        elif isinstance(options.semantic, float) and score < options.semantic:
+        elif isinstance(least, float) and score < least:
             stage = "verifier"
         else:
             verdict = budget.decide(score, entry.key)
@@ -257,35 +206,27 @@ class Semantics:
             if allowed is not None:
                 stage = "accepted" if allowed else "judge"
                 budget.observe(score, entry.key, not allowed, served=allowed, source="judge")
+        return _Weighed(entry, tier, cosine, score, guards, stage, pair)
+
+    def _decided(self, weighed: _Weighed, partition: bytes, budget: Budget) -> Nearest:
+        entry, tier, cosine, score, guards, stage, pair = weighed
         served = stage == "accepted" and self._options.mode == "on"
+        self.served += served
+        check = stage == "budget"
         if stage == "accepted" and not self._near_exact:
             check = not served or budget.should_check(score, entry.key)
-        elif stage == "budget":
-            check = True
         match = SemanticMatch(
             served=served,
             stage=stage,
             cosine=cosine,
             score=score,
-            guards=judgement.vetoes,
+            guards=guards,
             fingerprint=entry.key,
             namespace=entry.namespace,
-            partition=asked.partition,
+            partition=partition,
             pair=pair,
         )
         return Nearest(match, entry, tier, check)
-
-    def _question(self, key: bytes, text: str) -> Question:
-        """A stored question taken apart: once, if it is asked for often."""
-        kept = self._questions.get(key)
-        if kept is not None and kept[0] == text:
-            self._questions.move_to_end(key)
-            return kept[1]
-        question = Question(text)
-        self._questions[key] = (text, question)
-        if len(self._questions) > QUESTIONS:
-            self._questions.popitem(last=False)
-        return question
 
     async def _judged(self, comparison: Comparison) -> bool | None:
         if self._options.judge is None:
@@ -400,7 +341,7 @@ class Semantics:
         """Drop the vectors of what is no more, and all texts and vectors that are kept for speed. What the
         tiers hold still comes back when it is asked for."""
         self._embedding.forget()
-        self._questions.clear()
+        self._questions.forget()
         for partition in [each for each, name in self._partitions.items() if name == namespace]:
             for key in self._index.keys(partition):
                 if self._engine._peek(key) is None:
@@ -432,8 +373,10 @@ _CHANGED: Final = FEATURES.index("changed_most")
 
 
 def _is_beyond_doubt(judgement: Judgement, cosine: float) -> bool:
+    if cosine < BEYOND_DOUBT:
+        return False
     features = judgement.features
-    return cosine >= BEYOND_DOUBT and features[_COVERED] == 1.0 and features[_CHANGED] == 0.0
+    return features[_COVERED] == 1.0 and features[_CHANGED] == 0.0
 
 
 def _cosine(one: bytes, two: bytes) -> float:

@@ -11,9 +11,11 @@ from llmcache_fast._core import Question
 from llmcache_fast._entry import NEVER, Entry, Facet, Facts, SemanticMatch
 from llmcache_fast._inquiry import Inquiry
 from llmcache_fast._options import CallOptions
-from llmcache_fast._semantics import Asked, Nearest, Semantics
+from llmcache_fast._questions import Asked, Subject
+from llmcache_fast._semantics import Nearest, Semantics
 
 OPTIONS = CallOptions(ttl=1, stale_while_revalidate=0, stale_if_error=0)
+VECTOR = bytes(32)
 FACET = Facet(bytes(32), bytes(16), "question", b"")
 ENTRY = Entry(bytes(32), "default", "text", "answer", Facts(semantic=FACET), 0, NEVER, NEVER, 1, 1, 0)
 
@@ -35,19 +37,30 @@ def nearest(*, served: bool, check: bool) -> Nearest:
 class Recorded:
     """Semantics that answer as told and write down what they are asked."""
 
-    def __init__(self, found: Nearest | None, *, asks: bool = True, knows: bool = False) -> None:
+    def __init__(
+        self, found: Nearest | None, *, asks: bool = True, knows: bool = False, waits: bool = False
+    ) -> None:
         self.found = found
         self.knows = knows
         self.asks = asks
+        self.waits = waits
         self.calls: list[str] = []
 
-    async def asked(self, *_: Any) -> Asked | None:
+    def asked(self, _: Subject) -> Asked | None:
         self.calls.append("asked")
-        return Asked("text", bytes(32), Question("text"), FACET, b"") if self.asks else None
+        return Asked("text", bytes(32), Question("text"), bytes(32)) if self.asks else None
 
-    def remembered(self, *_: Any) -> Asked | None:
-        self.calls.append("remembered")
-        return Asked("text", bytes(32), Question("text"), FACET, b"") if self.knows else None
+    def known(self, _: Asked) -> bytes | None:
+        self.calls.append("known")
+        return VECTOR if self.knows else None
+
+    async def vector(self, _: Asked) -> bytes | None:
+        self.calls.append("vector")
+        return VECTOR
+
+    def facet(self, _: Asked, vector: bytes) -> Facet:
+        assert vector == VECTOR
+        return FACET
 
     async def find(self, *_: Any) -> Nearest | None:
         self.calls.append("find")
@@ -59,9 +72,13 @@ class Recorded:
     def abandon(self, *_: Any) -> None:
         self.calls.append("abandon")
 
+    def failed(self, *_: Any) -> None:
+        self.calls.append("failed")
+
 
 def inquiry(semantics: Recorded) -> Inquiry:
-    return Inquiry(cast("Semantics", semantics), bytes(32), {}, "default", None, None, OPTIONS)
+    subject = Subject(bytes(32), {}, "default", None, None, OPTIONS)
+    return Inquiry(cast("Semantics", semantics), subject)
 
 
 async def test_a_served_match_is_a_landing() -> None:
@@ -74,7 +91,7 @@ async def test_a_served_match_is_a_landing() -> None:
     assert (landing.status, landing.entry, landing.tier) == ("semantic", ENTRY, "memory")
     assert landing.semantic is not None
     assert one.check
-    assert semantics.calls == ["asked", "find"]
+    assert semantics.calls == ["asked", "vector", "find"]
     one.abandon()
     assert semantics.calls[-1] == "abandon"
 
@@ -119,7 +136,7 @@ async def test_what_is_known_needs_no_flight_unless_it_is_checked() -> None:
         assert (at_once is None) == check
         later = await one.find(lambda _: True)
         assert later is not None
-        assert semantics.calls == ["remembered", "find"]
+        assert semantics.calls == ["asked", "known", "find"]
 
 
 async def test_what_has_to_be_waited_for_is_left_to_the_flight() -> None:
@@ -127,4 +144,22 @@ async def test_what_has_to_be_waited_for_is_left_to_the_flight() -> None:
     one = inquiry(semantics)
     assert await one.find_at_once(lambda _: True) is None
     assert await one.find(lambda _: True) is not None
-    assert semantics.calls == ["remembered", "asked", "find"]
+    assert semantics.calls == ["asked", "known", "vector", "find"]
+    semantics = Recorded(nearest(served=True, check=False), knows=True, waits=True)
+    one = inquiry(semantics)
+    assert await one.find_at_once(lambda _: True) is None
+    assert semantics.calls == []
+
+
+async def test_a_request_that_cannot_be_taken_apart_is_reported_once() -> None:
+    class Broken(Recorded):
+        def asked(self, subject: Subject) -> Asked | None:
+            super().asked(subject)
+            raise ValueError("what the caller's own function raised")
+
+    semantics = Broken(nearest(served=True, check=False))
+    one = inquiry(semantics)
+    assert await one.find_at_once(lambda _: True) is None
+    assert await one.facet() is None
+    assert await one.find(lambda _: True) is None
+    assert semantics.calls == ["asked", "asked", "failed"]

@@ -118,10 +118,7 @@ def _of_parts(parts: Any, also: Sequence[Attachment]) -> tuple[str, Any] | None:
     return text, [*opened[:at], {**opened[at], "text": None}, *opened[at + 1 :]]
 
 
-def pair_of(partition: bytes, one: str, two: str) -> bytes:
-    """32 bytes that name two questions of a partition, in either order."""
-    digests = sorted(hashlib.blake2b(text.encode(), digest_size=32).digest() for text in (one, two))
-    named = hashlib.blake2b(digest_size=32, person=b"llmcache pair")
-    for part in (partition, *digests):
-        named.update(part)
-    return named.digest()
+def pair_of(partition: bytes, one: bytes, two: bytes) -> bytes:
+    """32 bytes that name two questions of a partition, by the digests of their texts, in either order."""
+    first, second = (one, two) if one <= two else (two, one)
+    return hashlib.blake2b(partition + first + second, digest_size=32, person=b"llmcache pair").digest()

@@ -125,9 +125,9 @@ class EmbeddingActor:
         self._asked = self._joined = self._batches = self._texts = 0
         self._failures = self._without = self._timeouts = self._refused = 0
 
-    def known(self, text: str) -> bytes | None:
-        """Its vector, if it is remembered."""
-        return self._cache.get(digest_of(text))
+    def known(self, digest: bytes) -> bytes | None:
+        """The vector of the text of a digest (`vector_cache.digest_of`), if it is remembered."""
+        return self._cache.get(digest)
 
     async def vector(self, text: str) -> bytes:
         """Its vector: little-endian float32, of unit length.
