@@ -380,7 +380,6 @@ def _is_beyond_doubt(judgement: Judgement, cosine: float) -> bool:
 
 
 def _cosine(one: bytes, two: bytes) -> float:
+    # Both are of unit length. In Python: a check of two answers has cost a call of the provider by now.
     left, right = memoryview(one).cast("f"), memoryview(two).cast("f")
-    dot = sum(a * b for a, b in zip(left, right, strict=True))
-    norms = sum(a * a for a in left) * sum(b * b for b in right)
-    return dot / norms**0.5 if norms else 0.0
+    return sum(a * b for a, b in zip(left, right, strict=True))
