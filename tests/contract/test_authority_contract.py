@@ -15,26 +15,13 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.testing import ManualClock
 from llmcache_fast.tiers.base import MAX_MARKERS, MAX_RULES, MAX_TOLD, Asked, Message, Raised
 from tests.contract.clocks import clock_of, markers_of
-from tests.contract.test_tier_contract import AUTHORITIES, CLASSES, make, opened
+from tests.contract.tiers import AUTHORITIES, CLASSES, make, opened
 
 FEEDS = [name for name in AUTHORITIES if hasattr(CLASSES[name], "follow")]
 BUSES = [name for name in FEEDS if hasattr(CLASSES[name], "tell")]
 PROCESS = ["memory"]
 """What they hold is of one object: there is no second one to tell."""
 TOP = 2**64 - 1
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(params=AUTHORITIES)
-async def authority(
-    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[Any]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
 
 
 @pytest.fixture(params=FEEDS)

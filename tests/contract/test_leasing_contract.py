@@ -10,15 +10,10 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from llmcache_fast.testing import ManualClock
-from tests.contract.test_tier_contract import key, opened, record
+from tests.contract.tiers import key, opened, record
 
 LEASING = ["memory", "redis", "redis-cluster"]
 WITH_TOMBSTONES = ["redis", "redis-cluster"]
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture(params=LEASING)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -15,19 +14,8 @@ from llmcache_fast._entry import NEVER
 from llmcache_fast.testing import ManualClock
 from llmcache_fast.tiers.base import PartitionedTier, StoredRecord
 from llmcache_fast.tiers.guarded import GuardedTier, GuardOptions
-from tests.contract.test_tier_contract import DURABLE, TIERS, key, make, opened
-from tests.contract.test_tier_contract import record as plain
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(params=list(TIERS))
-async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Any]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
+from tests.contract.tiers import DURABLE, key, make
+from tests.contract.tiers import record as plain
 
 
 def partition(number: int) -> bytes:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -12,79 +10,10 @@ import pytest
 
 from llmcache_fast._entry import NEVER
 from llmcache_fast._errors import TierError
-from llmcache_fast.testing import FaultyTier, ManualClock, MemoryTier
-from llmcache_fast.tiers.base import Authority, ScannableTier, StoredRecord, Tier
-from llmcache_fast.tiers.disk import DiskTier
-from llmcache_fast.tiers.postgres import PostgresTier
-from llmcache_fast.tiers.redis import RedisTier
+from llmcache_fast.testing import ManualClock
+from llmcache_fast.tiers.base import Authority, ScannableTier, Tier
 from tests.contract.clocks import clock_of, markers_of, raise_markers
-
-Make = Callable[[Any, ManualClock], Any]
-
-TIERS: dict[str, Make] = {
-    "memory": lambda of, clock: MemoryTier(clock=clock),
-    "faulty": lambda of, clock: FaultyTier(MemoryTier(clock=clock)),
-    "disk": lambda of, clock: DiskTier(of("tmp_path") / "tier", max_bytes=8 << 20, budget=5.0, clock=clock),
-    "redis": lambda of, clock: RedisTier.from_url(
-        f"{of('redis_server').url}?prefix={of('redis_prefix')}&budget=5", clock=clock
-    ),
-    "redis-cluster": lambda of, clock: RedisTier.from_url(
-        f"{of('redis_cluster').url}?prefix={of('redis_prefix')}&budget=5", clock=clock
-    ),
-    "postgres": lambda of, clock: PostgresTier.from_url(of("postgres_url") + "?budget=5", clock=clock),
-}
-CLASSES: dict[str, type[Any]] = {
-    "memory": MemoryTier,
-    "faulty": FaultyTier,
-    "disk": DiskTier,
-    "redis": RedisTier,
-    "redis-cluster": RedisTier,
-    "postgres": PostgresTier,
-}
-AUTHORITIES = ["memory", "disk", "redis", "redis-cluster", "postgres"]
-SCANNABLE = [name for name in TIERS if hasattr(CLASSES[name], "scan")]
-DURABLE = ["disk", "redis", "postgres"]
-ASYNCIO_ONLY = ["redis", "redis-cluster", "postgres"]
-OWN_TIME = ["redis", "redis-cluster"]
-"""They expire records and tell the time by the server's clock."""
-
-
-def make(request: pytest.FixtureRequest, name: str, clock: ManualClock, anyio_backend: str) -> Any:
-    if name in ASYNCIO_ONLY and anyio_backend != "asyncio":
-        pytest.skip("its driver runs on asyncio only")
-    return TIERS[name](request.getfixturevalue, clock)
-
-
-@asynccontextmanager
-async def opened(
-    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[Any]:
-    """The tier that a fixture's parameter names, open."""
-    tier = make(request, request.param, clock, anyio_backend)
-    await tier.open()
-    try:
-        yield tier
-    finally:
-        await tier.aclose()
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(params=list(TIERS))
-async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Tier]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
-
-
-@pytest.fixture(params=AUTHORITIES)
-async def authority(
-    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[Authority]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
+from tests.contract.tiers import DURABLE, OWN_TIME, SCANNABLE, key, make, opened, record
 
 
 @pytest.fixture(params=SCANNABLE)
@@ -93,16 +22,6 @@ async def scannable(
 ) -> AsyncIterator[ScannableTier]:
     async with opened(request, clock, anyio_backend) as tier:
         yield tier
-
-
-def key(number: int) -> bytes:
-    return hashlib.sha256(str(number).encode()).digest()
-
-
-def record(
-    number: int, envelope: bytes = b"x", *, epoch: int = 1, snap: int = 10, stale_until: int = NEVER
-) -> StoredRecord:
-    return StoredRecord(key(number), envelope, epoch, snap, stale_until, cost=100)
 
 
 async def test_gets_what_was_put_in_the_order_asked(tier: Tier) -> None:

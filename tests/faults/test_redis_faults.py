@@ -19,7 +19,7 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.base import StoredRecord
 from llmcache_fast.tiers.redis import RedisTier, links
 from tests.contract.clocks import clock_of, raise_markers
-from tests.contract.test_tier_contract import key
+from tests.contract.tiers import key
 from tests.servers.redis import RedisServer, StartRedis
 
 KEYS = 64

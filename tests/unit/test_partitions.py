@@ -20,7 +20,7 @@ from llmcache_fast.tiers.redis import RedisTier, scripts
 from llmcache_fast.tiers.redis import partitions as in_redis
 from llmcache_fast.tiers.redis.routing import Cluster
 from tests.contract.test_members_contract import follow, partition, record
-from tests.contract.test_tier_contract import key
+from tests.contract.tiers import key
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer, StartRedis
 

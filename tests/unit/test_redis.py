@@ -25,7 +25,7 @@ from llmcache_fast.tiers.base import Message, StoredRecord
 from llmcache_fast.tiers.redis import RedisTier
 from llmcache_fast.tiers.redis.address import Address
 from tests.contract.clocks import clock_of, markers_of, raise_markers
-from tests.contract.test_tier_contract import key, record
+from tests.contract.tiers import key, record
 from tests.servers.redis import Certificate, RedisServer, StartRedis
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from llmcache_fast.tiers.redis.address import Address
 from llmcache_fast.tiers.redis.links import Server
 from llmcache_fast.tiers.redis.routing import Cluster, Single
 from tests.contract.clocks import clock_of
-from tests.contract.test_tier_contract import key, record
+from tests.contract.tiers import key, record
 from tests.servers.redis import RedisCluster, RedisServer, free_port
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmcache_fast.testing import MemoryTier
 from llmcache_fast.tiers.redis import RedisTier, scripts
-from tests.contract.test_tier_contract import key, record
+from tests.contract.tiers import key, record
 from tests.servers.redis import RedisServer
 
 SNAPS = [0, 1, 2, 2**32 - 1, 2**32, 2**32 + 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1]

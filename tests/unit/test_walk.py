@@ -11,7 +11,7 @@ import redis
 
 from llmcache_fast._errors import TierError
 from llmcache_fast.tiers.redis import RedisTier
-from tests.contract.test_tier_contract import key, record
+from tests.contract.tiers import key, record
 from tests.servers.redis import RedisCluster, RedisServer
 
 
