@@ -6,6 +6,7 @@ has the real ones.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from llmcache_fast import (
     Secrecy,
     SemanticOptions,
 )
+from llmcache_fast._questions import Asked, Stored
 from llmcache_fast.testing import ManualClock
 
 STORED = "How do I reset my account password?"
@@ -425,3 +427,21 @@ async def test_vectors_of_another_embedder_never_meet(provider: Provider, tmp_pa
         await cache.flush()
     async with LLMCache(semantic=options(Newer()), tiers=tiers) as cache:
         assert (await cache.resolve(ask(SAME), provider)).semantic is None
+
+
+async def test_an_erasure_leaves_no_text_that_was_kept_for_speed(
+    embedder: Angles, provider: Provider
+) -> None:
+    async with LLMCache(semantic=options(embedder, judge=None)) as cache:
+        await cache.set(ask(STORED), "stored", tags=["t"])
+        assert (await cache.resolve(ask(SAME), provider)).status == "semantic"
+        held = [SAME, STORED]
+        assert {text for text in held if is_kept(text)} == set(held)
+        await cache.erase(tags=["t"])
+        assert not any(map(is_kept, held))
+
+
+def is_kept(text: str) -> bool:
+    """Whether a question of that text is kept taken apart anywhere."""
+    gc.collect()
+    return any(isinstance(each, Asked | Stored) and each.text == text for each in gc.get_objects())
