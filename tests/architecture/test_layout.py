@@ -40,6 +40,7 @@ TESTS_OF_NO_MODULE = {
 
 # Core files tested through what drives them.
 CORE_TESTED_ELSEWHERE: dict[str, str] = {
+    "lanes.rs": "rust/core/tests/fingerprint.rs",
     "lock.rs": "rust/core/tests/l1_concurrency.rs",
 }
 

@@ -8,34 +8,13 @@
 use blake3::IncrementCounter;
 use blake3::platform::Platform;
 
+use crate::lanes::{BEYOND, CHUNK_END, CHUNK_START, DIGEST, IV, LANES, ROOT};
+
 /// 32 bytes that stand for a request.
 pub type Fingerprint = [u8; 32];
 
 /// Bytes of one node of the tree.
 pub const NODE: usize = 256;
-const DIGEST: usize = 32;
-/// Lanes of the widest instruction set BLAKE3 knows.
-const LANES: usize = 16;
-
-/// Bytes that BLAKE3's vector code reads, and does not use, beyond a node: up to 48 with AVX-512, 16 with AVX2 (it
-/// loads a register of the first of two or four inputs, and then overwrites what is not of that input). In BLAKE3
-/// the next chunk follows; here a node may be the last thing in its allocation, so its owner leaves that much room.
-const BEYOND: usize = 48;
-
-// The constants of plain BLAKE3 (section 2 of the paper); `tests/fingerprint.rs` compares with `blake3::hash`.
-const IV: [u32; 8] = [
-    0x6A09_E667,
-    0xBB67_AE85,
-    0x3C6E_F372,
-    0xA54F_F53A,
-    0x510E_527F,
-    0x9B05_688C,
-    0x1F83_D9AB,
-    0x5BE0_CD19,
-];
-const CHUNK_START: u8 = 1;
-const CHUNK_END: u8 = 1 << 1;
-const ROOT: u8 = 1 << 3;
 
 /// Hashes equal-sized nodes side by side; the last group is filled up to a power of two because two, four,
 /// eight or sixteen lanes cost hardly more than one.

@@ -16,6 +16,7 @@ pub mod guard;
 pub mod journal;
 pub mod keyring;
 pub mod l1;
+mod lanes;
 mod lock;
 pub mod markers;
 pub mod profile;

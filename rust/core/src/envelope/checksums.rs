@@ -9,28 +9,12 @@ use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_ro
 use blake3::platform::Platform;
 
 use super::CHECKSUM_LEN;
+use crate::lanes::{BEYOND, CHUNK_END, CHUNK_START, DIGEST, IV, LANES};
 
 /// Bytes of one of BLAKE3's chunks.
 const CHUNK: usize = 1024;
-const DIGEST: usize = 32;
-/// Chunks hashed at once: what the widest vectors take.
-const LANES: usize = 16;
 /// Chunks of a record that are hashed beside those of others; with more, it fills the vectors by itself.
 const BESIDE: usize = 8;
-/// Bytes that BLAKE3's vector code reads, and does not use, beyond a chunk: see `fingerprint`.
-const BEYOND: usize = 48;
-const IV: [u32; 8] = [
-    0x6A09_E667,
-    0xBB67_AE85,
-    0x3C6E_F372,
-    0xA54F_F53A,
-    0x510E_527F,
-    0x9B05_688C,
-    0x1F83_D9AB,
-    0x5BE0_CD19,
-];
-const CHUNK_START: u8 = 1;
-const CHUNK_END: u8 = 1 << 1;
 
 /// Of each record whether it ends with the checksum of what is before it: says of records that are not sealed
 /// what [`super::decode`] checks. Costs half a pass over the bytes of records of two kilobytes, for eight or more.
