@@ -5,3 +5,9 @@ table that `figures.py` prints, and the workloads. What does not: tests (nothing
 the benches of the core alone (`rust/core/benches`). They run in an environment of their own, `.bench-venv`,
 because the newest versions of some peers exclude those the package is tested with.
 """
+
+import os
+
+# Processor time is that of all threads, and those of numpy's products go on spinning for milliseconds: it was
+# charged to who had the next turn, as much as a semantic hit takes. Read when numpy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
