@@ -34,6 +34,9 @@ Extract: TypeAlias = Callable[[Any], "tuple[str, Any] | None"]
 _TEXT_PARTS: Final = frozenset({"text", "input_text"})
 _RESULT_PARTS: Final = frozenset({"tool_result", "function_call_output", "computer_call_output"})
 _RESULT_ROLES: Final = frozenset({"tool", "function"})
+# Unions that are written where they are asked for are made anew each time, which took half of the whole.
+_OPEN: Final = (str, list, tuple, dict, type(None))
+_ROW: Final = (list, tuple)
 _FIELDS: Final = ("messages", "input", "prompt")
 """Where requests keep what is said: chat and messages; responses and embeddings; completions and others."""
 
@@ -66,21 +69,21 @@ def question_of(request: Any, also: Sequence[Attachment] = ()) -> Question | Non
 
 def _opened(value: Any) -> Any:
     """One level of a dataclass, Struct or model as a builtin."""
-    return value if isinstance(value, str | list | tuple | dict | None) else plain(value)
+    return value if isinstance(value, _OPEN) else plain(value)
 
 
 def _said(said: Any, also: Sequence[Attachment]) -> tuple[str, Any] | None:
     """The last user text of a conversation, and the conversation without it."""
     if isinstance(said, str):
         return said, None
-    if not isinstance(said, list | tuple):
+    if not isinstance(said, _ROW):
         return None
     for at in reversed(range(len(said))):
         message = _opened(said[at])
         if not isinstance(message, Mapping):
             return None
         parts = _opened(message.get("content"))
-        results = _is_result(message) or (isinstance(parts, list | tuple) and any(map(_is_result, parts)))
+        results = _is_result(message) or (isinstance(parts, _ROW) and any(map(_is_result, parts)))
         if message.get("role") == "user" and not results:
             found = (parts, None) if isinstance(parts, str) else _of_parts(parts, also)
             if found is None:
@@ -103,7 +106,7 @@ def _is_result(part: Any) -> bool:
 
 def _of_parts(parts: Any, also: Sequence[Attachment]) -> tuple[str, Any] | None:
     """The only text among the parts of a message, and the others, which are images if they may be."""
-    if not isinstance(parts, list | tuple):
+    if not isinstance(parts, _ROW):
         return None
     opened = [_opened(part) for part in parts]
     if not all(isinstance(part, Mapping) for part in opened):
