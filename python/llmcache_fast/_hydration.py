@@ -62,6 +62,7 @@ class Hydration:
     ) -> None:
         """`note` is given each member, not yet judged."""
         self._lookup = lookup
+        self._floors = [floor for floor in lookup.floors if hasattr(floor.tier, "members")]
         self._note = note
         self._clock = clock
         self._tasks = tasks
@@ -69,8 +70,7 @@ class Hydration:
 
     async def ready(self, partition: bytes, namespace: str) -> None:
         """Return when the vectors of a partition are here, or after `WAIT` seconds; at once later on."""
-        floors = [floor for floor in self._lookup.floors if hasattr(floor.tier, "members")]
-        if not floors:
+        if not self._floors:
             return
         state = self._partitions.get(partition)
         if state is None:
@@ -79,7 +79,7 @@ class Hydration:
                 self._partitions.popitem(last=False)
         if not state.running and self._clock() >= state.next:
             state.running = True
-            self._tasks.start_soon(self._read, state, floors, partition, namespace)
+            self._tasks.start_soon(self._read, state, partition, namespace)
         if not state.done.is_set():
             with anyio.move_on_after(WAIT):
                 await state.done.wait()
@@ -88,9 +88,9 @@ class Hydration:
         """Read a partition from its beginning when it is asked for."""
         self._partitions.pop(partition, None)
 
-    async def _read(self, state: _Partition, floors: list[Floor], partition: bytes, namespace: str) -> None:
+    async def _read(self, state: _Partition, partition: bytes, namespace: str) -> None:
         try:
-            for floor in floors:
+            for floor in self._floors:
                 if floor.is_readable:
                     await self._read_floor(state, floor, partition, namespace)
         except Exception as error:  # noqa: BLE001 - a reading in the background may end nothing else
