@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock rust-toolchain.toml) \
-	$(shell find rust -name target -prune -o -name fuzz -prune -o \( -name '*.rs' -o -name Cargo.toml -o -name build.rs \) -print)
+	$(shell find rust -name target -prune -o -name fuzz -prune -o \( -name '*.rs' -o -name '*.model' -o -name 'lexicon.txt' -o -name Cargo.toml -o -name build.rs \) -print)
 
 # Cargo always builds the versions of Cargo.lock; in CI a lock that does not fit the manifests is an error.
 LOCKED := $(if $(CI),--locked)

@@ -59,6 +59,21 @@ const SEEN: &[(Veto, &str, &str)] = &[
         "How do I lower the volume?",
     ),
     (
+        Veto::Opposites,
+        "Why is the lamp not turning on?",
+        "Why is the lamp not turning off?",
+    ),
+    (
+        Veto::Opposites,
+        "How do I log in to the forum?",
+        "How do I log out of the forum?",
+    ),
+    (
+        Veto::Numbers,
+        "Who fought in World War I?",
+        "Who fought in World War II?",
+    ),
+    (
         Veto::Names,
         "Where did Marta Solberg study?",
         "Where did Paulo Ferreira study?",
@@ -155,9 +170,66 @@ fn rewordings_pass() {
             "What do the initials of the International Space Station mean for ISS crews?",
             "What do the initials of ISS mean for crews?",
         ),
+        ("How long was World War II?", "How long did World War 2 last?"),
+        (
+            "Which tent is good under Rs.500?",
+            "Which tent is good under Rs 500?",
+        ),
+        (
+            "What are the differences between figs and dates?",
+            "What are the main differences between figs and dates?",
+        ),
+        (
+            "What are the types of bread?",
+            "What are the different types of bread?",
+        ),
+        (
+            "How do I find all of my tickets?",
+            "How can I find my tickets?",
+        ),
+        ("#How do bees find flowers?", "How do bees find flowers?"),
+        (
+            "How do I calm down..like before exams?",
+            "How do I calm down before exams?",
+        ),
+        ("What is meant by gravity?", "What is the meaning of gravity?"),
+        (
+            "Which is the best choir in Lyon for Bach?",
+            "What is the best choir for Bach in Lyon?",
+        ),
+        (
+            "Who is faster, Ann or Bob?",
+            "Who is faster between Ann and Bob?",
+        ),
+        (
+            "Who will win: Ann or Bob?",
+            "Do you think Ann or Bob will win?",
+        ),
+        (
+            "How do I know whether figs are ripe?",
+            "How do I know if figs are ripe or not?",
+        ),
+        ("Which tech fairs are worth it?", "Which technology fairs are worth it?"),
+        ("What can I do right now?", "What can I do now?"),
     ];
     for (one, two) in cases {
         assert_eq!(vetoes(one, two), [], "{one} / {two}");
+    }
+}
+
+/// What makes no difference in one place does in another.
+#[test]
+fn words_that_say_nothing_there_count_elsewhere() {
+    for (one, two) in [
+        ("Do all birds fly?", "Do only birds fly?"),
+        ("What is the main street of Linz?", "What is the side street of Linz?"),
+        ("Is C# fast?", "Is C fast?"),
+        ("Does the right arm hurt?", "Does the left arm hurt?"),
+        ("How do I find flights to Lyon for Nice?", "How do I find flights to Nice for Lyon?"),
+        ("Did they reach Lyon or Nice first?", "When did they reach Lyon or Nice first?"),
+        ("Is vitamin B6 healthy?", "Is vitamin B12 healthy?"),
+    ] {
+        assert_ne!(vetoes(one, two), [], "{one} / {two}");
     }
 }
 

@@ -6,7 +6,7 @@ use super::words::Class;
 
 /// Names of the features, in their order: shares of 0 to 1, and counts. Few, and each of a meaning that does not
 /// depend on what is spoken of: what is fitted to made-up questions has to hold for real ones.
-pub const FEATURES: [&str; 16] = [
+pub const FEATURES: [&str; 19] = [
     "cosine",
     "covered_least",
     "changed_least",
@@ -23,6 +23,9 @@ pub const FEATURES: [&str; 16] = [
     "numbers_only_most",
     "opposites",
     "negations_differ",
+    "aspects_shared",
+    "aspects_apart",
+    "sentences",
 ];
 
 /// The features of a pair. Symmetric: which of the two is asked makes no difference.
@@ -72,6 +75,9 @@ pub(super) fn features(
         most(numbers),
         found.opposites as f32,
         f32::from(u8::from(one.negations % 2 != two.negations % 2)),
+        one.aspects.shared(two.aspects),
+        one.aspects.apart(two.aspects) as f32,
+        one.sentences.max(two.sentences) as f32,
     ]
 }
 

@@ -143,6 +143,23 @@ const SYNONYMS: &[&str] = &[
     "cost price fee charge",
     "transaction payment",
     "occur happen",
+    // What is said, and its short form.
+    "technology tech",
+    "examination exam",
+    "mathematics math maths",
+    "information info",
+    "advertisement ad advert",
+    "university uni",
+    "laboratory lab",
+    "refrigerator fridge",
+    "television tv",
+    "percentage percent",
+    "preparation prep",
+    "gymnasium gym",
+    "bicycle bike",
+    "motorcycle motorbike",
+    "influenza flu",
+    "gynecologist gynaecologist gyn",
 ];
 
 /// How two different words relate.

@@ -5,6 +5,7 @@
 //! candidates is taken. Specified in `docs/reference/semantic-guards.md`. English is understood; of other languages
 //! only what is nearly the same text passes.
 
+mod aspects;
 mod difference;
 mod features;
 mod language;
@@ -180,7 +181,7 @@ fn vetoes(one: &Question, two: &Question, found: &Difference<'_>) -> u32 {
     object(Veto::Negation, negation && !cancelled);
     object(
         Veto::Opposites,
-        !retold && found.opposites > 0 && !cancelled,
+        !retold && found.opposites > 0 && !cancelled || same_words && turned(one, two),
     );
     object(Veto::Names, names_differ(one, two, found));
     object(
@@ -194,14 +195,19 @@ fn vetoes(one: &Question, two: &Question, found: &Difference<'_>) -> u32 {
     object(Veto::Order, near && order::swapped(one, two, found));
     object(Veto::Question, !retold && one.kind.excludes(two.kind));
     object(Veto::Quantifier, same_words && closed_differ(one, two));
-    let joined = |question| (has(question, Class::AND), has(question, Class::OR));
+    let joined = |question| (has(question, Class::AND), offers(question));
     let exchanged = matches!(
         (joined(one), joined(two)),
         ((true, false), (false, true)) | ((false, true), (true, false))
     );
     // "Or" and something more: another choice.
     let offered = joined(one).1 != joined(two).1 && !same_words;
-    object(Veto::Conjunction, near && (exchanged || offered));
+    // "A vs B", "between A and B" and "A or B" are one.
+    let compared = compares(one) || compares(two);
+    object(
+        Veto::Conjunction,
+        near && !compared && (exchanged || offered),
+    );
     object(Veto::Pronouns, pronouns_differ(one, two, near));
     let (future, past) = (
         [has(one, Class::FUTURE), has(two, Class::FUTURE)],
@@ -218,6 +224,35 @@ fn vetoes(one: &Question, two: &Question, found: &Difference<'_>) -> u32 {
     object(Veto::Language, languages_differ(one, two));
     object(Veto::Words, word_changed(one, two, found));
     bits
+}
+
+/// Whether one says on, in or up where the other says off, out or down.
+fn turned(one: &Question, two: &Question) -> bool {
+    let has = |question: &Question, word: &str| {
+        question.tokens.iter().any(|token| &*token.text == word)
+    };
+    let only = |question: &Question, word, other| has(question, word) && !has(question, other);
+    [("on", "off"), ("in", "out"), ("up", "down")]
+        .iter()
+        .any(|&(to, fro)| {
+            only(one, to, fro) && only(two, fro, to) || only(one, fro, to) && only(two, to, fro)
+        })
+}
+
+/// Whether it has an "or" between two things; "or not" is none.
+fn offers(question: &Question) -> bool {
+    let tokens = &question.tokens;
+    let offers = |(at, token): (usize, &tokens::Token)| {
+        let next = tokens.get(at + 1).map_or("", |token| &*token.text);
+        token.class.intersects(Class::OR) && !matches!(next, "not" | "no")
+    };
+    tokens.iter().enumerate().any(offers)
+}
+
+/// Whether it asks to choose between two things without an "or".
+fn compares(question: &Question) -> bool {
+    let mut words = question.tokens.iter().map(|token| &*token.text);
+    words.any(|word| matches!(word, "vs" | "versus" | "between"))
 }
 
 /// Whether two are in different languages, or in one that is not understood and not nearly the same text.

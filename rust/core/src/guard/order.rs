@@ -22,14 +22,15 @@ pub(super) fn swapped(one: &Question, two: &Question, difference: &Difference<'_
         return false;
     }
     let named = |&&(at, to): &&(usize, usize)| one.tokens[at].named && two.tokens[to].named;
-    let proper: Vec<usize> = difference
-        .shared
-        .iter()
-        .filter(named)
+    let proper = || difference.shared.iter().filter(named);
+    let places: Vec<usize> = proper()
+        .filter(|&&(at, to)| !keeps_role(one, at, two, to))
         .map(|&(_, to)| to)
         .collect();
-    let inverted = if proper.len() > 1 {
-        inverts(&proper)
+    let inverted = if places.len() > 1 {
+        inverts(&places)
+    } else if proper().count() > 1 {
+        return false;
     } else if difference.only.iter().all(SmallVec::is_empty) {
         let content = |&&(at, _): &&(usize, usize)| one.tokens[at].is_content();
         let places: Vec<usize> = difference
@@ -44,6 +45,20 @@ pub(super) fn swapped(one: &Question, two: &Question, difference: &Difference<'_
     };
     // In the passive, the one who does it comes last.
     inverted != (one.passive != two.passive)
+}
+
+/// Whether a name stands behind the same preposition in both: "in Lyon" and "for Ann" may come in any order.
+fn keeps_role(one: &Question, at: usize, two: &Question, to: usize) -> bool {
+    const ROLES: [&str; 4] = ["in", "for", "at", "with"];
+    let before = |question: &Question, at: usize| {
+        let before = question.tokens[..at].iter().rev();
+        let mut before = before.filter(|token| !matches!(&*token.text, "the" | "a" | "an"));
+        before
+            .next()
+            .and_then(|token| ROLES.iter().position(|role| *role == &*token.text))
+    };
+    let role = before(one, at);
+    role.is_some() && role == before(two, to)
 }
 
 fn inverts(places: &[usize]) -> bool {

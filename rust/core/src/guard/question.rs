@@ -1,5 +1,6 @@
 //! A question taken apart once, so that it can be compared with many.
 
+use super::aspects::{Aspects, aspects};
 use super::language::language;
 use super::numbers::{Number, numbers};
 use super::spans::{Spans, spans};
@@ -23,15 +24,18 @@ pub(super) enum Kind {
     How,
     What,
     Which,
+    /// "Will Ann or Bob win?"
+    Choice,
 }
 
 impl Kind {
     /// Whether answers to the one cannot be answers to the other, however the rest is worded.
     pub(super) fn excludes(self, other: Self) -> bool {
-        use Kind::{Amount, Count, Degree, When, Where, Which, Who, Why, YesNo};
+        use Kind::{Amount, Choice, Count, Degree, When, Where, Which, Who, Why, YesNo};
         let narrow = |kind| matches!(kind, Who | When | Where | Why | Count | Amount | Degree);
         let pair = |one, two| {
-            (narrow(one) && (narrow(two) || two == YesNo)) || (one == Count && two == Which)
+            let decides = two == YesNo || two == Choice && one != Who;
+            narrow(one) && (narrow(two) || decides) || (one == Count && two == Which)
         };
         self != other && (pair(self, other) || pair(other, self))
     }
@@ -53,6 +57,9 @@ pub struct Question {
     pub(super) spans: Spans,
     pub(super) language: u8,
     pub(super) kind: Kind,
+    /// What is asked about the subject.
+    pub(super) aspects: Aspects,
+    pub(super) sentences: usize,
     pub(super) negations: usize,
     /// Somebody did something, and does it no more.
     pub(super) used_to: bool,
@@ -75,7 +82,11 @@ impl Question {
             .unwrap_or(0);
         let (seen, cut) = (&text[..end], end < text.len());
         let (tokens, more) = tokens(seen);
+        let (kind, asking, sentences) = asked(&tokens);
         Self {
+            kind,
+            aspects: aspects(asking, kind),
+            sentences,
             cut: cut || more,
             contents: tokens.iter().filter(|token| token.is_content()).count(),
             digest: *blake3::hash(text.as_bytes()).as_bytes(),
@@ -83,7 +94,6 @@ impl Question {
             dates: dates(&tokens),
             spans: spans(seen),
             language: language(&tokens),
-            kind: kind(&tokens),
             negations: negations(&tokens),
             used_to: used_to(&tokens),
             passive: passive(&tokens),
@@ -137,9 +147,10 @@ fn dates(tokens: &[Token]) -> Vec<u32> {
     found
 }
 
-/// The kind of the last sentence that has one: what comes before it is why it is asked.
-fn kind(tokens: &[Token]) -> Kind {
-    let mut found = Kind::Unknown;
+/// The kind of the last sentence that has one, that sentence, and how many there are: what comes before it is why it
+/// is asked.
+fn asked(tokens: &[Token]) -> (Kind, &[Token], usize) {
+    let (mut found, mut asking, mut count) = (Kind::Unknown, tokens, 0);
     let mut start = 0;
     while start < tokens.len() {
         let end = (start + 1..tokens.len())
@@ -147,11 +158,12 @@ fn kind(tokens: &[Token]) -> Kind {
             .unwrap_or(tokens.len());
         let sentence = kind_of_sentence(&tokens[start..end]);
         if sentence != Kind::Unknown {
-            found = sentence;
+            (found, asking) = (sentence, &tokens[start..end]);
         }
+        count += 1;
         start = end;
     }
-    found
+    (found, asking, count)
 }
 
 fn kind_of_sentence(tokens: &[Token]) -> Kind {
@@ -165,7 +177,14 @@ fn kind_of_sentence(tokens: &[Token]) -> Kind {
         .first()
         .is_some_and(|token| ASKING.contains(&&*token.text))
     {
-        return Kind::YesNo;
+        // "Will Ann or Bob win?" asks which of them.
+        let named = |at: usize| tokens.get(at).is_some_and(|token| token.named);
+        let chosen = |at: usize| &*tokens[at].text == "or" && named(at - 1) && named(at + 1);
+        return if (1..tokens.len()).any(chosen) {
+            Kind::Choice
+        } else {
+            Kind::YesNo
+        };
     }
     let Some(at) = tokens
         .iter()
@@ -258,7 +277,7 @@ fn passive(tokens: &[Token]) -> bool {
                 || word.ends_with("en")
                 || word.ends_with("wn")
                 || word.ends_with("ght")
-                || is_irregular(word)
+                || is_irregular(word) && word != "meant" // a word means nothing to anybody
         });
         be && participle
     })

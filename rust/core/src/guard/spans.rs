@@ -38,9 +38,9 @@ pub(super) fn spans(text: &str) -> Spans {
         }
     }
     found.strange = text
-        .chars()
-        .filter(|&c| is_strange(c))
-        .flat_map(char::to_lowercase)
+        .char_indices()
+        .filter(|&(at, c)| is_strange(c) && !(c == '#' && is_hashtag(text, at)))
+        .flat_map(|(_, c)| c.to_lowercase())
         .collect();
     found.quotes.sort_unstable();
     found.code.sort_unstable();
@@ -89,10 +89,18 @@ fn is_code(word: &str) -> bool {
         || word.split('.').count() > 2 && letters == 0
 }
 
+/// A hash before a word says nothing: `#travel`. Behind one (`C#`) or before a number it does.
+fn is_hashtag(text: &str, at: usize) -> bool {
+    !text[..at].ends_with(char::is_alphanumeric) && text[at + 1..].starts_with(char::is_alphabetic)
+}
+
 /// `file.ext`, `module.name`, but no abbreviation such as `e.g` or `U.S`.
 fn dotted(word: &str) -> bool {
-    word.split('.')
-        .all(|part| part.len() > 1 || part.bytes().all(|byte| byte.is_ascii_digit()))
+    let parts = || word.strip_prefix('.').unwrap_or(word).split('.');
+    let part = |part: &str| {
+        part.len() > 1 || part.len() == 1 && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    parts().all(part) && !super::tokens::is_amount(word)
 }
 
 fn is_strange(c: char) -> bool {
@@ -104,7 +112,7 @@ fn is_strange(c: char) -> bool {
     }
     let latin = matches!(c, '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}');
     let mark = matches!(c, '\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{205e}' | '\u{a0}' | '\u{ab}' | '\u{bb}' | '\u{b4}'
-        | '\u{bf}' | '\u{a1}' | '\u{200b}' | '\u{feff}' | '€' | '£' | '¥' | '₹' | '°' | '×');
+        | '\u{bf}' | '\u{a1}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{ad}' | '\u{feff}' | '€' | '£' | '¥' | '₹' | '°' | '×');
     !latin && !mark && !c.is_whitespace()
 }
 

@@ -58,6 +58,12 @@ impl Token {
         }
     }
 
+    /// Makes it a word that says nothing of what is asked.
+    fn empty(&mut self) {
+        self.class = Class::FUNCTION;
+        self.known = None;
+    }
+
     /// Whether the word is compared with those of other questions one by one: it carries meaning, or there are
     /// opposites of it, as of "before" and "all".
     pub(super) fn is_compared(&self) -> bool {
@@ -102,6 +108,10 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, bool) {
     for raw in text.split_whitespace() {
         for part in raw.split(['/', '\u{2013}', '\u{2014}', '(', ')', '[', ']', '{', '}']) {
             let inner = part.trim_matches(|c: char| !c.is_alphanumeric() && c != '+' && c != '#');
+            let inner = inner
+                .strip_prefix('#')
+                .filter(|rest| rest.starts_with(char::is_alphabetic))
+                .unwrap_or(inner);
             let ends = part
                 .trim_end_matches(['"', '\'', ')'])
                 .ends_with(['.', '?', '!', ':', ';']);
@@ -111,7 +121,13 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, bool) {
             }
             if !inner.is_empty() {
                 let first = found.len();
-                push(&mut found, inner, initial);
+                match inner.split_once('.').filter(|_| is_amount(inner)) {
+                    Some((unit, amount)) => {
+                        push(&mut found, unit, true);
+                        push(&mut found, amount, true);
+                    }
+                    None => push(&mut found, inner, initial),
+                }
                 if let Some(token) = found.get_mut(first).filter(|_| initial) {
                     token.initial = true;
                 }
@@ -129,7 +145,87 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, bool) {
             }
         }
     }
+    idioms(&mut found);
     (found, false)
+}
+
+/// What questions ask lists of.
+const LISTED: [&str; 20] = [
+    "types",
+    "kinds",
+    "sorts",
+    "ways",
+    "methods",
+    "differences",
+    "similarities",
+    "causes",
+    "reasons",
+    "effects",
+    "features",
+    "functions",
+    "advantages",
+    "disadvantages",
+    "benefits",
+    "symptoms",
+    "components",
+    "factors",
+    "steps",
+    "points",
+];
+
+/// What words mean by those beside them.
+fn idioms(tokens: &mut [Token]) {
+    for at in 0..tokens.len() {
+        let (before, rest) = tokens.split_at_mut(at);
+        let Some((token, rest)) = rest.split_first_mut() else {
+            return;
+        };
+        let [next, then] = [0, 1].map(|at| rest.get(at).map_or("", |token| &*token.text));
+        match &*token.text {
+            // Kinds are different anyway, causes are asked for by their weight, and "all my files" are my files.
+            "different" | "main" | "major" | "key" | "various" if LISTED.contains(&next) => {
+                token.empty();
+            }
+            "all" if matches!(next, "my" | "our" | "your" | "over") => token.empty(),
+            "all" if next == "of" && matches!(then, "my" | "our" | "your") => token.empty(),
+            "right" if matches!(next, "now" | "away") => token.empty(),
+            text => {
+                let last = before.last().map(|token| (token.named, &*token.text));
+                if let Some(value) = roman(text, last) {
+                    *token = Token {
+                        initial: token.initial,
+                        ..Token::word(value, false)
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// The digits of a Roman numeral. What may be another word is one behind a name or a word that is counted only.
+fn roman(text: &str, before: Option<(bool, &str)>) -> Option<&'static str> {
+    const COUNTED: [&str; 10] = [
+        "war", "type", "stage", "part", "chapter", "class", "phase", "grade", "level", "volume",
+    ];
+    let counted = before.is_some_and(|(named, word)| named || COUNTED.contains(&word));
+    Some(match text {
+        "ii" => "2",
+        "iii" => "3",
+        "vii" => "7",
+        "viii" => "8",
+        "iv" if counted => "4",
+        "vi" if counted => "6",
+        "ix" if counted => "9",
+        _ => return None,
+    })
+}
+
+/// Whether a word is a unit and a number behind it: `rs.500`.
+pub(super) fn is_amount(word: &str) -> bool {
+    word.split_once('.').is_some_and(|(unit, amount)| {
+        amount.starts_with(|c: char| c.is_ascii_digit())
+            && class_of(&unit.to_ascii_lowercase()).intersects(Class::UNIT)
+    })
 }
 
 /// Whether a full stop behind a word belongs to it: "U.S.", "Dr.".

@@ -156,7 +156,8 @@ const PLAIN: Table = &[
     ),
     (
         F,
-        "ever obviously certainly definitely literally apparently clearly honestly somehow currently presently nowadays now",
+        "ever obviously certainly definitely literally apparently clearly honestly somehow currently presently nowadays now \
+         anyhow anyway",
     ),
     (F, "become becomes"),
 ];
@@ -208,7 +209,7 @@ const VALUED: &[(Class, bool, &str)] = &[
     (
         Class::RELATIVE,
         false,
-        "today|yesterday|tomorrow|tonight|ago|recently lately|soon|formerly previously",
+        "today|yesterday|tomorrow|tonight|ago|formerly previously",
     ),
     (
         Class::QUANTIFIER,
