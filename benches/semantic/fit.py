@@ -40,8 +40,8 @@ TREES, LEAVES, RATE = 30, 4, 0.05
 """Few and small: with 100 trees, or trees of 6 leaves, the share of accepted rewordings on questions of
 others falls by one to two points at the same error, while on our own it rises."""
 CORRECTION = 2 / 3
-"""What is kept of what the trees add to the line. They learn how our own questions were written as well: with two
-thirds of them (and, nearly as well, with half) more rewordings of others are accepted at the same error."""
+"""What is kept of what the trees add to the line. They learn how our own questions were written as well: with
+two thirds of it (and, nearly as well, with half) more rewordings of others are accepted at the same error."""
 SIGNS = {
     "cosine": 1,
     "covered_least": 1,

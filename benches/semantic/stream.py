@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 FIXED = (0.80, 0.85, 0.90, 0.95)
 BUDGETS = (0.01, 0.02, 0.05, 0.1)
 CANDIDATES = 4
-"""Nearest stored questions that are judged."""
+"""Nearest stored questions: the first of them to which no guard objects counts."""
 
 
 class Stream:
@@ -101,8 +101,10 @@ def replay(stream: Stream, seed: int, *, fixed: float | None, budget: Budget | N
             cosines = stream.cosines[asked, stored]
             if judged:
                 count = min(CANDIDATES, len(stored))
-                near = [stored[at] for at in np.argpartition(-cosines, count - 1)[:count]]
-                score, found = max((stream.score(asked, one), one) for one in near)
+                nearest = np.argpartition(-cosines, count - 1)[:count]
+                near = [stored[at] for at in nearest[np.argsort(-cosines[nearest])]]
+                scores = [(stream.score(asked, one), one) for one in near]
+                score, found = next((pair for pair in scores if pair[0] >= 0), scores[0])
             else:
                 at = int(cosines.argmax())
                 score, found = float(cosines[at]), stored[at]

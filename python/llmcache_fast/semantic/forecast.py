@@ -151,8 +151,8 @@ class Forecast:
     def __init__(
         self, index: Nearest, score: Callable[[str, str, float], float], candidates: int = 4
     ) -> None:
-        """`score` judges an asked and a stored text with their cosine; the best of so many `candidates`
-        counts."""
+        """`score` judges an asked and a stored text with their cosine, below 0 if they cannot ask the same.
+        The nearest of so many `candidates` that may ask the same counts."""
         self.requests = self.repeated = 0
         self._index = index
         self._score = score
@@ -170,15 +170,18 @@ class Forecast:
         self._seen.add((line.partition, line.text))
         if line.vector is None:
             return
-        best: tuple[float, Line] | None = None
+        found: tuple[float, Line] | None = None
         for key, cosine in self._index.search(line.partition, line.vector, self._candidates):
             stored = self._lines[int.from_bytes(key, "big")]
             score = self._score(line.text, stored.text, cosine)
-            if best is None or score > best[0]:
-                best = score, stored
-        if best is not None:
-            known = line.answer is not None and best[1].answer is not None
-            self._found.append((best[0], line.answer != best[1].answer if known else None))
+            if found is None or score >= 0:
+                found = score, stored
+            if score >= 0:
+                break
+        if found is not None:
+            score, stored = found
+            known = line.answer is not None and stored.answer is not None
+            self._found.append((score, line.answer != stored.answer if known else None))
         self._index.add(line.partition, len(self._lines).to_bytes(32, "big"), line.vector)
         self._lines.append(line)
 

@@ -58,14 +58,15 @@ def test_a_text_without_a_vector_is_no_match() -> None:
     assert forecast(lines(("a", None, "x"), ("b", 10, "x"))).points()[-1].hits.count == 0
 
 
-def test_the_best_score_counts_and_not_the_best_cosine() -> None:
+@pytest.mark.parametrize(("nearest", "wrong"), [(-1.0, 0), (0.9, 1)])
+def test_the_nearest_that_may_ask_the_same_counts(nearest: float, wrong: int) -> None:
+    scores = {"near": nearest, "far": 0.95}
     found = forecast(
-        lines(("near", 10, "wrong"), ("far", 20, "right"), ("asked", 11, "right")),
-        lambda _asked, stored, _cosine: 0.9 if stored == "far" else 0.1,
+        lines(("near", 10, "wrong"), ("far", 50, "right"), ("asked", 11, "right")),
+        lambda asked, stored, _cosine: scores[stored] if asked == "asked" else -1.0,
     )
     point = next(point for point in found.points() if point.threshold == 0.9)
-    assert point.wrong.count == 0
-    assert point.hits.count >= 1
+    assert (point.hits.count, point.wrong.count) == (1, wrong)
 
 
 def test_pairs_at_a_threshold() -> None:
