@@ -153,7 +153,7 @@ def searches(rounds: int, sizes: tuple[int, ...] = SIZES) -> Iterator[Figure]:
             found = [peer.nearest(query) for query in questions]
             recall = float(np.mean(np.array(found) == nearest))
             figure.absolute[name] += f", recall@1 {recall:.3f}, {peer.size / size:.0f} bytes each"
-        figure.notes.append("the exact scan may use all cores; processor time counts them together")
+        figure.notes.append("each on one core: threads of one contender that spin on are charged to the next")
         yield figure
         del peers
         gc.collect()

@@ -1,28 +1,27 @@
-//! Directions as 12-bit codes: what the index keeps of a vector.
+//! Directions as 10-bit codes: what the index keeps of a vector.
 //!
 //! What belongs here: reading vectors, normalising, coding, and the cosine of two codes. What does not: where
 //! codes are kept (`flat`, `graph`).
 //!
-//! A number of a vector is `level / 2032 x largest`, a level being an integer within ±2032. Its upper eight bits
-//! are what a search compares first, all of them in one instruction or two where the processor has them for
-//! bytes; the lower four make the few best exact. The largest number cancels out of a cosine, so only the length
-//! of the levels is kept. Sums are of integers: a cosine is the same on every machine.
+//! A number of a vector is `level / 508 x largest`, a level being an integer within ±508. Its upper eight bits are
+//! what a search compares first, all of them in one instruction or two where the processor has them for bytes;
+//! the lower two make the few best exact. The largest number cancels out of a cosine, so only the length of the
+//! levels is kept. A cosine is off by 0.00015 (root mean square, 384 numbers). Sums are of integers: a cosine is the
+//! same on every machine.
 
 use numkong::f16;
 
 use super::error::VectorError;
 
-/// The largest level: 127 steps of 16, so that rounding to a step stays within a byte.
-const LEVELS: f32 = 2032.0;
-
-/// Levels of which a sum of products fits 32 bits: 2032^2 x 256 < 2^31.
-const BLOCK: usize = 256;
+/// The largest level: 127 steps of 4, so that rounding to a step stays within a byte. A sum of products of a quarter
+/// of the levels fits 32 bits: 508^2 x 4096 < 2^31.
+const LEVELS: f32 = 508.0;
 
 /// A vector's direction.
 pub(super) struct Code {
     /// Levels, by number.
     levels: Vec<i16>,
-    /// Their upper eight bits, rounded: `levels / 16`.
+    /// Their upper eight bits, rounded: `levels / 4`.
     pub(super) high: Vec<i8>,
     /// One over the length of the levels.
     pub(super) inverse: f32,
@@ -34,7 +33,7 @@ impl Code {
         let numbers = numbers(bytes, dimension)?;
         let largest = largest(&numbers)?;
         let scale = LEVELS / largest;
-        #[expect(clippy::cast_possible_truncation, reason = "within ±2032")]
+        #[expect(clippy::cast_possible_truncation, reason = "within ±508")]
         let levels: Vec<i16> = if scale.is_finite() {
             numbers
                 .iter()
@@ -55,10 +54,10 @@ impl Code {
             .iter()
             .map(|&level| i64::from(level) * i64::from(level))
             .sum();
-        #[expect(clippy::cast_possible_truncation, reason = "|level| <= 2032")]
+        #[expect(clippy::cast_possible_truncation, reason = "|level| <= 508")]
         let high = levels
             .iter()
-            .map(|&level| ((level + 8) >> 4) as i8)
+            .map(|&level| ((level + 2) >> 2) as i8)
             .collect();
         #[expect(
             clippy::cast_precision_loss,
@@ -73,17 +72,18 @@ impl Code {
         }
     }
 
-    /// Appends the lower four bits, two levels a byte: that of number `i` beside that of number `i + half`.
+    /// Appends the lower two bits, four levels a byte: those of number `i` beside those of number `i + quarter`.
     pub(super) fn push_low(&self, low: &mut Vec<u8>) {
-        let half = low_bytes(self.levels.len());
-        let nibble = |at: usize| {
-            self.levels.get(at).map_or(8, |&level| {
-                #[expect(clippy::cast_sign_loss, reason = "four bits")]
-                let bits = ((level + 8) & 15) as u8;
-                bits
-            })
-        };
-        low.extend((0..half).map(|at| nibble(at) | nibble(at + half) << 4));
+        let quarter = low_bytes(self.levels.len());
+        let start = low.len();
+        low.resize(start + quarter, 0);
+        for (levels, shift) in self.levels.chunks(quarter).zip([0, 2, 4, 6]) {
+            for (low, &level) in low[start..].iter_mut().zip(levels) {
+                #[expect(clippy::cast_sign_loss, reason = "two bits")]
+                let bits = ((level + 2) & 3) as u8;
+                *low |= bits << shift;
+            }
+        }
     }
 
     /// About the cosine with a code of these upper bits.
@@ -98,10 +98,14 @@ impl Code {
 
     /// The cosine with a code of these bits.
     pub(super) fn cosine(&self, high: &[i8], low: &[u8], inverse: f32) -> f32 {
-        let half = low.len();
-        let (first, second) = self.levels.split_at(half);
-        let (high_first, high_second) = high.split_at(half);
-        let product = product(first, high_first, low, 0) + product(second, high_second, low, 4);
+        let quarter = low.len();
+        let product: i64 = self
+            .levels
+            .chunks(quarter)
+            .zip(high.chunks(quarter))
+            .zip([0, 2, 4, 6])
+            .map(|((levels, high), shift)| i64::from(product(levels, high, low, shift)))
+            .sum();
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -114,29 +118,20 @@ impl Code {
 
 /// Bytes that hold the lower bits of `dimension` levels.
 pub(super) fn low_bytes(dimension: usize) -> usize {
-    dimension.div_ceil(2)
+    dimension.div_ceil(4)
 }
 
 /// The sum of products of levels with levels of these bits.
-fn product(levels: &[i16], high: &[i8], low: &[u8], shift: u32) -> i64 {
-    let mut sum = 0;
-    for ((levels, high), low) in levels
-        .chunks(BLOCK)
-        .zip(high.chunks(BLOCK))
-        .zip(low.chunks(BLOCK))
-    {
-        let part: i32 = levels
-            .iter()
-            .zip(high)
-            .zip(low)
-            .map(|((&level, &high), &low)| {
-                let other = (i16::from(high) << 4) + i16::from((low >> shift) & 15) - 8;
-                i32::from(level) * i32::from(other)
-            })
-            .sum();
-        sum += i64::from(part);
-    }
-    sum
+fn product(levels: &[i16], high: &[i8], low: &[u8], shift: u32) -> i32 {
+    levels
+        .iter()
+        .zip(high)
+        .zip(low)
+        .map(|((&level, &high), &low)| {
+            let other = (i16::from(high) << 2) + i16::from((low >> shift) & 3) - 2;
+            i32::from(level) * i32::from(other)
+        })
+        .sum()
 }
 
 /// The vector of `dimension` float32 (or float16) as float16 of length one, little-endian.

@@ -9,7 +9,7 @@ use super::{ALLOCATION, Id};
 
 /// Looked at again for each match that is wanted, and eight more: the upper bits put the best entry first but for
 /// those within a thousandth of it.
-const AGAIN: usize = 2;
+const AGAIN: usize = 1;
 
 /// What is kept of an entry beside its code.
 #[derive(Debug, Clone, Copy)]

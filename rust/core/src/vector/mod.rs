@@ -5,7 +5,7 @@
 //! up like any other.
 //!
 //! A partition is an index of its own, chosen before the search: entries of another are never candidates. Small
-//! ones are scanned (`flat`), large ones walked (`graph`); `partition` decides. Vectors are kept as 12-bit codes
+//! ones are scanned (`flat`), large ones walked (`graph`); `partition` decides. Vectors are kept as 10-bit codes
 //! of their direction (`code`).
 //!
 //! # Memory
