@@ -99,6 +99,16 @@ const SEEN: &[(Veto, &str, &str)] = &[
         "Can bears hunt wolves?",
     ),
     (
+        Veto::Order,
+        "Was Henry VIII older than Henry VII?",
+        "Was Henry VII older than Henry VIII?",
+    ),
+    (
+        Veto::Order,
+        "Is Apollo 12 heavier than Apollo 13?",
+        "Is Apollo 13 heavier than Apollo 12?",
+    ),
+    (
         Veto::Question,
         "When was the bridge built?",
         "Where was the bridge built?",
@@ -170,7 +180,10 @@ fn rewordings_pass() {
             "What do the initials of the International Space Station mean for ISS crews?",
             "What do the initials of ISS mean for crews?",
         ),
-        ("How long was World War II?", "How long did World War 2 last?"),
+        (
+            "How long was World War II?",
+            "How long did World War 2 last?",
+        ),
         (
             "Which tent is good under Rs.500?",
             "Which tent is good under Rs 500?",
@@ -192,7 +205,10 @@ fn rewordings_pass() {
             "How do I calm down..like before exams?",
             "How do I calm down before exams?",
         ),
-        ("What is meant by gravity?", "What is the meaning of gravity?"),
+        (
+            "What is meant by gravity?",
+            "What is the meaning of gravity?",
+        ),
         (
             "Which is the best choir in Lyon for Bach?",
             "What is the best choir for Bach in Lyon?",
@@ -209,7 +225,10 @@ fn rewordings_pass() {
             "How do I know whether figs are ripe?",
             "How do I know if figs are ripe or not?",
         ),
-        ("Which tech fairs are worth it?", "Which technology fairs are worth it?"),
+        (
+            "Which tech fairs are worth it?",
+            "Which technology fairs are worth it?",
+        ),
         ("What can I do right now?", "What can I do now?"),
     ];
     for (one, two) in cases {
@@ -222,11 +241,20 @@ fn rewordings_pass() {
 fn words_that_say_nothing_there_count_elsewhere() {
     for (one, two) in [
         ("Do all birds fly?", "Do only birds fly?"),
-        ("What is the main street of Linz?", "What is the side street of Linz?"),
+        (
+            "What is the main street of Linz?",
+            "What is the side street of Linz?",
+        ),
         ("Is C# fast?", "Is C fast?"),
         ("Does the right arm hurt?", "Does the left arm hurt?"),
-        ("How do I find flights to Lyon for Nice?", "How do I find flights to Nice for Lyon?"),
-        ("Did they reach Lyon or Nice first?", "When did they reach Lyon or Nice first?"),
+        (
+            "How do I find flights to Lyon for Nice?",
+            "How do I find flights to Nice for Lyon?",
+        ),
+        (
+            "Did they reach Lyon or Nice first?",
+            "When did they reach Lyon or Nice first?",
+        ),
         ("Is vitamin B6 healthy?", "Is vitamin B12 healthy?"),
     ] {
         assert_ne!(vetoes(one, two), [], "{one} / {two}");

@@ -228,9 +228,8 @@ fn vetoes(one: &Question, two: &Question, found: &Difference<'_>) -> u32 {
 
 /// Whether one says on, in or up where the other says off, out or down.
 fn turned(one: &Question, two: &Question) -> bool {
-    let has = |question: &Question, word: &str| {
-        question.tokens.iter().any(|token| &*token.text == word)
-    };
+    let has =
+        |question: &Question, word: &str| question.tokens.iter().any(|token| &*token.text == word);
     let only = |question: &Question, word, other| has(question, word) && !has(question, other);
     [("on", "off"), ("in", "out"), ("up", "down")]
         .iter()

@@ -21,7 +21,9 @@ pub(super) fn swapped(one: &Question, two: &Question, difference: &Difference<'_
     if has(one, symmetric) && has(two, symmetric) {
         return false;
     }
-    let named = |&&(at, to): &&(usize, usize)| one.tokens[at].named && two.tokens[to].named;
+    let named = |&&(at, to): &&(usize, usize)| {
+        one.tokens[at].named && two.tokens[to].named || numbers_name(one, at, two, to)
+    };
     let proper = || difference.shared.iter().filter(named);
     let places: Vec<usize> = proper()
         .filter(|&&(at, to)| !keeps_role(one, at, two, to))
@@ -45,6 +47,17 @@ pub(super) fn swapped(one: &Question, two: &Question, difference: &Difference<'_
     };
     // In the passive, the one who does it comes last.
     inverted != (one.passive != two.passive)
+}
+
+/// Whether a number belongs to the same name in both: "Henry 8".
+fn numbers_name(one: &Question, at: usize, two: &Question, to: usize) -> bool {
+    let name = |question: &Question, at: usize| {
+        let before = at.checked_sub(1).map(|at| &question.tokens[at]);
+        before
+            .filter(|token| token.named && question.tokens[at].number)
+            .map(|token| token.stem)
+    };
+    name(one, at).is_some_and(|stem| name(two, to) == Some(stem))
 }
 
 /// Whether a name stands behind the same preposition in both: "in Lyon" and "for Ann" may come in any order.
