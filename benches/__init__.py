@@ -9,7 +9,7 @@ because the newest versions of some peers exclude those the package is tested wi
 import os
 
 # Processor time is that of all threads, and those of numpy's products and of faiss go on spinning for
-# milliseconds: it was charged to who had the next turn, as much as a semantic hit takes. Read when they are first
-# imported.
+# milliseconds: it was charged to who had the next turn, as much as a semantic hit takes. Read when they are
+# first imported.
 for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
