@@ -195,18 +195,9 @@ fn vetoes(one: &Question, two: &Question, found: &Difference<'_>) -> u32 {
     object(Veto::Order, near && order::swapped(one, two, found));
     object(Veto::Question, !retold && one.kind.excludes(two.kind));
     object(Veto::Quantifier, same_words && closed_differ(one, two));
-    let joined = |question| (has(question, Class::AND), offers(question));
-    let exchanged = matches!(
-        (joined(one), joined(two)),
-        ((true, false), (false, true)) | ((false, true), (true, false))
-    );
-    // "Or" and something more: another choice.
-    let offered = joined(one).1 != joined(two).1 && !same_words;
-    // "A vs B", "between A and B" and "A or B" are one.
-    let compared = compares(one) || compares(two);
     object(
         Veto::Conjunction,
-        near && !compared && (exchanged || offered),
+        near && joined_otherwise(one, two, same_words),
     );
     object(Veto::Pronouns, pronouns_differ(one, two, near));
     let (future, past) = (
@@ -224,6 +215,24 @@ fn vetoes(one: &Question, two: &Question, found: &Difference<'_>) -> u32 {
     object(Veto::Language, languages_differ(one, two));
     object(Veto::Words, word_changed(one, two, found));
     bits
+}
+
+/// Whether what the one joins by "and" the other joins by "or", or another choice is offered.
+fn joined_otherwise(one: &Question, two: &Question, same_words: bool) -> bool {
+    let joined = |question: &Question| {
+        let mut tokens = question.tokens.iter();
+        let and = tokens.any(|token| token.class.intersects(Class::AND));
+        (and, offers(question))
+    };
+    let (one_joins, two_joins) = (joined(one), joined(two));
+    let exchanged = matches!(
+        (one_joins, two_joins),
+        ((true, false), (false, true)) | ((false, true), (true, false))
+    );
+    // "Or" and something more: another choice.
+    let offered = one_joins.1 != two_joins.1 && !same_words;
+    // "A vs B", "between A and B" and "A or B" are one.
+    (exchanged || offered) && !compares(one) && !compares(two)
 }
 
 /// Whether one says on, in or up where the other says off, out or down.
