@@ -235,15 +235,17 @@ fn joined_otherwise(one: &Question, two: &Question, same_words: bool) -> bool {
     (exchanged || offered) && !compares(one) && !compares(two)
 }
 
-/// Whether one says on, in or up where the other says off, out or down.
+/// Whether one says on, in, up or to where the other says off, out, down or from.
 fn turned(one: &Question, two: &Question) -> bool {
-    let has =
-        |question: &Question, word: &str| question.tokens.iter().any(|token| &*token.text == word);
-    let only = |question: &Question, word, other| has(question, word) && !has(question, other);
-    [("on", "off"), ("in", "out"), ("up", "down")]
+    let count = |question: &Question, word: &str| {
+        let tokens = question.tokens.iter();
+        tokens.filter(|token| &*token.text == word).count()
+    };
+    [("on", "off"), ("in", "out"), ("up", "down"), ("to", "from")]
         .iter()
-        .any(|&(to, fro)| {
-            only(one, to, fro) && only(two, fro, to) || only(one, fro, to) && only(two, to, fro)
+        .any(|&(here, there)| {
+            let less = |word| count(one, word).cmp(&count(two, word));
+            less(here).is_ne() && less(here) == less(there).reverse()
         })
 }
 
@@ -257,10 +259,19 @@ fn offers(question: &Question) -> bool {
     tokens.iter().enumerate().any(offers)
 }
 
-/// Whether it asks to choose between two things without an "or".
+/// Whether it asks to choose between two things without an "or": "A vs B", "between A and B".
 fn compares(question: &Question) -> bool {
-    let mut words = question.tokens.iter().map(|token| &*token.text);
-    words.any(|word| matches!(word, "vs" | "versus" | "between"))
+    const NEXT: usize = 5;
+    let tokens = &question.tokens;
+    let compares = |(at, token): (usize, &tokens::Token)| match &*token.text {
+        "vs" | "versus" => true,
+        "between" => tokens[at..]
+            .iter()
+            .take(NEXT)
+            .any(|token| token.class.intersects(Class::AND | Class::OR)),
+        _ => false,
+    };
+    tokens.iter().enumerate().any(compares)
 }
 
 /// Whether two are in different languages, or in one that is not understood and not nearly the same text.

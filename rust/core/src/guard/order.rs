@@ -25,23 +25,36 @@ pub(super) fn swapped(one: &Question, two: &Question, difference: &Difference<'_
         one.tokens[at].named && two.tokens[to].named || numbers_name(one, at, two, to)
     };
     let proper = || difference.shared.iter().filter(named);
+    let keeps = |at: usize, to: usize| {
+        // Of two behind the same preposition each may be the other's.
+        let alone = |role| {
+            proper()
+                .filter(|&&(at, _)| role_of(one, at) == role)
+                .count()
+                == 1
+        };
+        let role = role_of(one, at);
+        role.is_some() && role == role_of(two, to) && alone(role)
+    };
     let places: Vec<usize> = proper()
-        .filter(|&&(at, to)| !keeps_role(one, at, two, to))
+        .filter(|&&(at, to)| !keeps(at, to))
         .map(|&(_, to)| to)
         .collect();
+    let content = |&&(at, to): &&(usize, usize)| one.tokens[at].is_content() && !keeps(at, to);
+    let contents: Vec<usize> = difference
+        .shared
+        .iter()
+        .filter(content)
+        .map(|&(_, to)| to)
+        .collect();
+    let same_words = difference.only.iter().all(SmallVec::is_empty);
+    let moved = same_words && exchanged(&contents);
     let inverted = if places.len() > 1 {
-        inverts(&places)
+        inverts(&places) || moved
     } else if proper().count() > 1 {
-        return false;
-    } else if difference.only.iter().all(SmallVec::is_empty) {
-        let content = |&&(at, _): &&(usize, usize)| one.tokens[at].is_content();
-        let places: Vec<usize> = difference
-            .shared
-            .iter()
-            .filter(content)
-            .map(|&(_, to)| to)
-            .collect();
-        exchanged(&places)
+        return moved;
+    } else if same_words {
+        moved
     } else {
         return false;
     };
@@ -60,18 +73,14 @@ fn numbers_name(one: &Question, at: usize, two: &Question, to: usize) -> bool {
     name(one, at).is_some_and(|stem| name(two, to) == Some(stem))
 }
 
-/// Whether a name stands behind the same preposition in both: "in Lyon" and "for Ann" may come in any order.
-fn keeps_role(one: &Question, at: usize, two: &Question, to: usize) -> bool {
+/// The preposition that a name stands behind: "in Lyon" and "for Ann" may come in any order.
+fn role_of(question: &Question, at: usize) -> Option<usize> {
     const ROLES: [&str; 4] = ["in", "for", "at", "with"];
-    let before = |question: &Question, at: usize| {
-        let before = question.tokens[..at].iter().rev();
-        let mut before = before.filter(|token| !matches!(&*token.text, "the" | "a" | "an"));
-        before
-            .next()
-            .and_then(|token| ROLES.iter().position(|role| *role == &*token.text))
-    };
-    let role = before(one, at);
-    role.is_some() && role == before(two, to)
+    let before = question.tokens[..at].iter().rev();
+    let mut before = before.filter(|token| !matches!(&*token.text, "the" | "a" | "an"));
+    before
+        .next()
+        .and_then(|token| ROLES.iter().position(|role| *role == &*token.text))
 }
 
 fn inverts(places: &[usize]) -> bool {

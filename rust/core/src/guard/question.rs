@@ -26,17 +26,28 @@ pub(super) enum Kind {
     Which,
     /// "Will Ann or Bob win?"
     Choice,
+    /// "Who will win: Ann or Bob?"
+    WhoOf,
 }
 
 impl Kind {
     /// Whether answers to the one cannot be answers to the other, however the rest is worded.
     pub(super) fn excludes(self, other: Self) -> bool {
-        use Kind::{Amount, Choice, Count, Degree, When, Where, Which, Who, Why, YesNo};
-        let narrow = |kind| matches!(kind, Who | When | Where | Why | Count | Amount | Degree);
+        use Kind::{Amount, Choice, Count, Degree, When, Where, Which, Who, WhoOf, Why, YesNo};
+        let narrow = |kind| {
+            matches!(
+                kind,
+                Who | WhoOf | When | Where | Why | Count | Amount | Degree
+            )
+        };
         let pair = |one, two| {
-            let decides = two == YesNo || two == Choice && one != Who;
+            let decides = two == YesNo || two == Choice && one != WhoOf;
             narrow(one) && (narrow(two) || decides) || (one == Count && two == Which)
         };
+        let people = |kind| matches!(kind, Who | WhoOf);
+        if people(self) && people(other) {
+            return false;
+        }
         self != other && (pair(self, other) || pair(other, self))
     }
 }
@@ -163,7 +174,19 @@ fn asked(tokens: &[Token]) -> (Kind, &[Token], usize) {
         count += 1;
         start = end;
     }
+    if found == Kind::Who && ends_in_choice(tokens) {
+        found = Kind::WhoOf;
+    }
     (found, asking, count)
+}
+
+/// Whether nothing but a name stands behind the last "or".
+fn ends_in_choice(tokens: &[Token]) -> bool {
+    let last = tokens.iter().rposition(|token| &*token.text == "or");
+    last.is_some_and(|at| {
+        let chosen = &tokens[at + 1..];
+        !chosen.is_empty() && chosen.iter().all(|token| token.named)
+    })
 }
 
 fn kind_of_sentence(tokens: &[Token]) -> Kind {

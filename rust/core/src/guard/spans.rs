@@ -78,6 +78,7 @@ fn is_code(word: &str) -> bool {
         || word.contains("->")
         || word.contains("()")
         || word.contains('\\')
+        || word.contains("./")
         || word.contains('@')
         || (bytes[0] == b'-' && letters > 0)
         || word.contains("://")
@@ -89,9 +90,9 @@ fn is_code(word: &str) -> bool {
         || word.split('.').count() > 2 && letters == 0
 }
 
-/// A hash before a word says nothing: `#travel`. Behind one (`C#`) or before a number it does.
+/// A hash before the first word says nothing: `#travel`. Elsewhere it may name something: `C#`, `#header`.
 fn is_hashtag(text: &str, at: usize) -> bool {
-    !text[..at].ends_with(char::is_alphanumeric) && text[at + 1..].starts_with(char::is_alphabetic)
+    text[..at].trim().is_empty() && text[at + 1..].starts_with(char::is_alphabetic)
 }
 
 /// `file.ext`, `module.name`, but no abbreviation such as `e.g` or `U.S`.

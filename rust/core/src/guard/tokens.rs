@@ -150,27 +150,20 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, bool) {
 }
 
 /// What questions ask lists of.
-const LISTED: [&str; 20] = [
+const LISTED: [&str; 13] = [
     "types",
-    "kinds",
-    "sorts",
-    "ways",
-    "methods",
     "differences",
     "similarities",
     "causes",
     "reasons",
     "effects",
     "features",
-    "functions",
     "advantages",
     "disadvantages",
     "benefits",
     "symptoms",
     "components",
     "factors",
-    "steps",
-    "points",
 ];
 
 /// What words mean by those beside them.
@@ -180,14 +173,22 @@ fn idioms(tokens: &mut [Token]) {
         let Some((token, rest)) = rest.split_first_mut() else {
             return;
         };
-        let [next, then] = [0, 1].map(|at| rest.get(at).map_or("", |token| &*token.text));
+        let next = rest.first().map_or("", |token| &*token.text);
+        let listed = before.last().is_some_and(|token| {
+            matches!(
+                &*token.text,
+                "what" | "which" | "are" | "the" | "many" | "some"
+            )
+        });
         match &*token.text {
-            // Kinds are different anyway, causes are asked for by their weight, and "all my files" are my files.
-            "different" | "main" | "major" | "key" | "various" if LISTED.contains(&next) => {
-                token.empty();
+            // "What are the different types" asks for the types.
+            "different" if matches!(next, "types" | "kinds" | "sorts" | "ways") && listed => {
+                token.empty()
             }
-            "all" if matches!(next, "my" | "our" | "your" | "over") => token.empty(),
-            "all" if next == "of" && matches!(then, "my" | "our" | "your") => token.empty(),
+            "main" | "major" | "key" | "various" if LISTED.contains(&next) && listed => {
+                token.empty()
+            }
+            "all" if next == "over" => token.empty(),
             "right" if matches!(next, "now" | "away") => token.empty(),
             text => {
                 let last = before.last().map(|token| (token.named, &*token.text));
