@@ -578,10 +578,12 @@ class LLMCache(Lifecycle):
                 raise ConfigurationError("key: give a request or its key, not both")
             key = self.fingerprint(request, namespace=namespace, profile=profile, variant=variant)
         name, targets, patterns = self._named(key, tags, label, pattern, namespace)
-        erased = await self._erasures.erase(name, targets, patterns)
-        if self._semantics is not None:
-            self._semantics.forget(name)
-        return erased
+        try:
+            return await self._erasures.erase(name, targets, patterns)
+        finally:
+            # Also of an erasure that was cancelled or failed: what is kept for speed comes back by itself.
+            if self._semantics is not None:
+                self._semantics.forget(name)
 
     def _named(
         self, key: bytes | None, tags: Any, label: Any, pattern: Any, namespace: str | None

@@ -51,6 +51,14 @@ class _Call(NamedTuple):
         return entry is None or fits(entry.content, entry.payload, self.kind)
 
 
+def _is_looser(given: Any, options: CallOptions) -> bool:
+    """Whether a flight gives the answer to another question, and a call wants none or a likelier one."""
+    if not isinstance(given, Landing) or given.status != "semantic" or given.semantic is None:
+        return False
+    least = options.semantic
+    return least is False or (isinstance(least, float) and given.semantic.score < least)
+
+
 class Computing:
     """Answers for what is not fresh in memory."""
 
@@ -149,7 +157,9 @@ class Computing:
             if other is not None:
                 return self.told(other, "semantic")
             flight = self._flights.get(key)
-        joinable = flight and not (options.refresh or flight.streamed or self._outlived(flight))
+        joinable = flight and not (
+            options.refresh or flight.streamed or self._outlived(flight) or _is_looser(flight.value, options)
+        )
         if flight is not None and joinable and self._storing.add_targets(flight, options):
             self._flights.joined()
             status: Status | None = "joined"
@@ -157,6 +167,7 @@ class Computing:
             answer = await self.found(key, namespace, options)
             if answer is None and asked.inquiry is not None:
                 other = await asked.inquiry.find(asked.is_for)
+                asked.inquiry.abandon()
                 answer = None if other is None else self.told(other, "semantic")
             if answer is None or not asked.is_for(answer.landing.entry):
                 raise NotCachedError("there is no entry for this request, and only_if_cached was asked")
@@ -165,7 +176,7 @@ class Computing:
             flight = self._start(asked)
             status = None
         landing: Landing = await self._flights.join(flight, options.timeout)
-        if status == "joined" and self._predates(landing, since):
+        if status == "joined" and (self._predates(landing, since) or _is_looser(landing, options)):
             if options.timeout is not None:
                 left = max(0.0, options.timeout - (anyio.current_time() - started))
                 asked = asked._replace(options=msgspec.structs.replace(options, timeout=left))
@@ -286,7 +297,12 @@ class Computing:
                 return landing
             # Read before anything that ends in the entry: what is invalidated from here on is invalid in it.
             stamp = flight.since = self._engine._stamp(flight.space)
-            landing = await self._compute(flight, asked, found, stamp)
+            try:
+                landing = await self._compute(flight, asked, found, stamp)
+            except BaseException:
+                if inquiry is not None:
+                    inquiry.abandon()
+                raise
             return landing if inquiry is None else inquiry.computed(landing)
         finally:
             self._lookup.release(key, lease)

@@ -89,8 +89,8 @@ class Inquiry:
         return self._vector
 
     def abandon(self) -> None:
-        """The check is not made after all."""
-        if self._nearest is not None:
+        """The check, if one was meant, is not made after all."""
+        if self.check and self._nearest is not None:
             self._semantics.abandon(self._nearest.match)
 
     def computed(self, landing: Landing) -> Landing:
@@ -105,4 +105,6 @@ class Inquiry:
             and self._asked is not None
         ):
             self._semantics.compare(self._asked, nearest, landing.entry)
+        else:
+            self.abandon()
         return landing._replace(semantic=nearest.match)

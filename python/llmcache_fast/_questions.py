@@ -118,7 +118,10 @@ class Questions:
         text, rest = found
         remainder = self._engine.fingerprint(rest, namespace=namespace, profile=profile, variant=variant)
         asked = Asked(text, digest_of(text), Question(text), self._partition(remainder))
-        if remembers:
+        # Behind a stale answer a request is taken apart later than its key was made: it may have changed.
+        if remembers and key == self._engine.fingerprint(
+            request, namespace=namespace, profile=profile, variant=variant
+        ):
             self._asked.put(key, asked)
         return asked
 

@@ -188,12 +188,12 @@ class Semantics:
         stage: Stage
         if guards:
             stage = "guards"
+        elif isinstance(least, float) and score < least:
+            stage = "verifier"
         elif self._near_exact:
             # Its cosine is none the verifier knows. What the guards let pass and has the same letters is the
             # same question.
             stage = "accepted" if cosine >= NEAR_EXACT else "verifier"
-        elif isinstance(least, float) and score < least:
-            stage = "verifier"
         else:
             verdict = budget.decide(score, entry.key)
             if verdict == "uncertain" and budget.is_unblemished and _is_beyond_doubt(judgement, cosine):

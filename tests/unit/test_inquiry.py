@@ -105,6 +105,7 @@ async def test_what_was_computed_is_compared_if_it_is_to_be(check: bool) -> None
     assert computed.semantic is not None
     assert not computed.semantic.served
     assert ("compare" in semantics.calls) == check
+    assert "abandon" not in semantics.calls
 
 
 @pytest.mark.parametrize("landing", [Landing(ENTRY, None, "stale", "disk"), Landing(None, 1, "miss", None)])
@@ -113,7 +114,16 @@ async def test_what_is_no_fresh_answer_is_not_compared(landing: Landing) -> None
     one = inquiry(semantics)
     await one.find(lambda _: True)
     one.computed(landing)
+    assert semantics.calls[-1] == "abandon"
     assert "compare" not in semantics.calls
+
+
+async def test_what_was_not_to_be_checked_is_not_given_up() -> None:
+    semantics = Recorded(nearest(served=True, check=False))
+    one = inquiry(semantics)
+    await one.find(lambda _: True)
+    one.abandon()
+    assert "abandon" not in semantics.calls
 
 
 async def test_a_request_without_a_question_is_asked_once() -> None:

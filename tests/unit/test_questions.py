@@ -108,3 +108,15 @@ async def test_what_is_kept_is_bounded_and_the_least_recently_used_goes(setting:
     assert setting.questions.stored(names[1], long) is not second
     huge = "word " * ROOM
     assert setting.questions.stored(names[0], huge) is not setting.questions.stored(names[0], huge)
+
+
+async def test_a_request_that_has_changed_since_is_not_remembered(setting: Setting) -> None:
+    request = ask("one")
+    subject = setting.subject(request)
+    request["messages"][0]["content"] = "two"
+    changed = setting.questions.asked(subject)
+    assert changed is not None
+    assert changed.text == "two"
+    again = setting.questions.asked(setting.subject(ask("one")))
+    assert again is not None
+    assert again.text == "one"
