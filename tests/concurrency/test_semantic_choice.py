@@ -76,3 +76,18 @@ async def test_after_a_report_the_next_nearest_answers() -> None:
         await stored(cache, NEARER)
         again = await cache.resolve(ask(ASKED), never)
         assert again.value == f"to {STORED}"
+
+
+async def test_at_the_start_the_same_words_asked_otherwise_are_not_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    should, can = "Should I reset my account password?", "Can I reset my account password?"
+    for text in (should, can, STORED):
+        monkeypatch.setitem(ANGLES, text, 0.0)
+    async with LLMCache(semantic=options(Angles(), judge=None)) as cache:
+        await stored(cache, should)
+        assert (await cache.resolve(ask(can), Provider())).status == "miss"
+        await cache.delete(ask(can))
+        await cache.delete(ask(should))
+        await stored(cache, STORED)
+        assert (await cache.resolve(ask(ASKED), never)).status == "semantic"
