@@ -183,10 +183,10 @@ fn idioms(tokens: &mut [Token]) {
         match &*token.text {
             // "What are the different types" asks for the types.
             "different" if matches!(next, "types" | "kinds" | "sorts" | "ways") && listed => {
-                token.empty()
+                token.empty();
             }
             "main" | "major" | "key" | "various" if LISTED.contains(&next) && listed => {
-                token.empty()
+                token.empty();
             }
             "all" if next == "over" => token.empty(),
             "right" if matches!(next, "now" | "away") => token.empty(),
