@@ -59,7 +59,12 @@ class Recordings:
             if inquiry is None:
                 return await self._record(flight, source, recorder, options, stamped)
             flight.facet = await inquiry.facet()
-            return inquiry.computed(await self._record(flight, source, recorder, options, stamped))
+            try:
+                landing = await self._record(flight, source, recorder, options, stamped)
+            except BaseException:
+                inquiry.abandon()
+                raise
+            return inquiry.computed(landing)
         finally:
             self._lookup.release(flight.key, lease)
 

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from llmcache_fast import LLMCache, SemanticOptions
+from llmcache_fast import LLMCache, Recorder, SemanticOptions
 from llmcache_fast.semantic import NGramEmbedder
 from tests.concurrency.test_semantics import (
     SAME,
@@ -139,3 +139,21 @@ async def test_a_cancelled_erasure_leaves_no_text_that_was_kept_for_speed(
             await cache.erase(tags=["t"])
         assert scope.cancelled_caught
         assert not any(map(is_kept, [SAME, STORED]))
+
+
+async def test_the_check_of_a_stream_that_fails_is_given_up() -> None:
+    async def recorded(recorder: Recorder) -> None:
+        recorder.begin(b"head")
+        recorder.write(b"In the settings.")
+        recorder.commit()
+
+    async def failing(_: Recorder) -> None:
+        raise ValueError
+
+    async with LLMCache(semantic=options(Angles())) as cache:
+        for text, source, status in ((STORED, recorded, "miss"), (SAME, failing, "semantic")):
+            async with await cache.stream(ask(text), source) as reader:
+                assert reader.status == status
+                assert [chunk async for chunk in reader] == [b"In the settings."]
+        await settled(cache)
+        assert pending(cache) == 0
