@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
-
 import pytest
 
 from llmcache_fast.testing import ManualClock
-from tests.contract.tiers import AUTHORITIES, TIERS, opened
+from tests.contract.tiers import AUTHORITIES, TIERS, over
 
 
 @pytest.fixture
@@ -16,15 +13,5 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=list(TIERS))
-async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Any]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
-
-
-@pytest.fixture(params=AUTHORITIES)
-async def authority(
-    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[Any]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
+tier = over(TIERS)
+authority = over(AUTHORITIES)

@@ -15,7 +15,7 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.testing import ManualClock
 from llmcache_fast.tiers.base import MAX_MARKERS, MAX_RULES, MAX_TOLD, Asked, Message, Raised
 from tests.contract.clocks import clock_of, markers_of
-from tests.contract.tiers import AUTHORITIES, CLASSES, make, opened
+from tests.contract.tiers import AUTHORITIES, CLASSES, make, over
 
 FEEDS = [name for name in AUTHORITIES if hasattr(CLASSES[name], "follow")]
 BUSES = [name for name in FEEDS if hasattr(CLASSES[name], "tell")]
@@ -24,16 +24,8 @@ PROCESS = ["memory"]
 TOP = 2**64 - 1
 
 
-@pytest.fixture(params=FEEDS)
-async def feed(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Any]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
-
-
-@pytest.fixture(params=BUSES)
-async def bus(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Any]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
+feed = over(FEEDS)
+bus = over(BUSES)
 
 
 def rule(number: int, size: int = 17) -> bytes:

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
-import pytest
 from anyio.lowlevel import checkpoint
 
-from llmcache_fast.testing import ManualClock
-from tests.contract.tiers import key, opened, record
+from tests.contract.tiers import key, over, record
 
 LEASING = ["memory", "redis", "redis-cluster"]
 WITH_TOMBSTONES = ["redis", "redis-cluster"]
 
 
-@pytest.fixture(params=LEASING)
-async def tier(request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str) -> AsyncIterator[Any]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
-
-
-@pytest.fixture(params=WITH_TOMBSTONES)
-async def shared(
-    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[Any]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
+tier = over(LEASING)
+shared = over(WITH_TOMBSTONES)
 
 
 async def test_what_is_there_is_returned_and_what_is_absent_leased_to_one(tier: Any) -> None:

@@ -13,15 +13,9 @@ from llmcache_fast._errors import TierError
 from llmcache_fast.testing import ManualClock
 from llmcache_fast.tiers.base import Authority, ScannableTier, Tier
 from tests.contract.clocks import clock_of, markers_of, raise_markers
-from tests.contract.tiers import DURABLE, OWN_TIME, SCANNABLE, key, make, opened, record
+from tests.contract.tiers import DURABLE, OWN_TIME, SCANNABLE, key, make, over, record
 
-
-@pytest.fixture(params=SCANNABLE)
-async def scannable(
-    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[ScannableTier]:
-    async with opened(request, clock, anyio_backend) as tier:
-        yield tier
+scannable = over(SCANNABLE)
 
 
 async def test_gets_what_was_put_in_the_order_asked(tier: Tier) -> None:

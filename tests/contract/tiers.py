@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -52,17 +51,21 @@ def make(request: pytest.FixtureRequest, name: str, clock: ManualClock, anyio_ba
     return TIERS[name](request.getfixturevalue, clock)
 
 
-@asynccontextmanager
-async def opened(
-    request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
-) -> AsyncIterator[Any]:
-    """The tier that a fixture's parameter names, open."""
-    tier = make(request, request.param, clock, anyio_backend)
-    await tier.open()
-    try:
-        yield tier
-    finally:
-        await tier.aclose()
+def over(names: Iterable[str]) -> Any:
+    """A fixture of each of these tiers, open, under the test's `clock`."""
+
+    @pytest.fixture(params=list(names))
+    async def tier(
+        request: pytest.FixtureRequest, clock: ManualClock, anyio_backend: str
+    ) -> AsyncIterator[Any]:
+        tier = make(request, request.param, clock, anyio_backend)
+        await tier.open()
+        try:
+            yield tier
+        finally:
+            await tier.aclose()
+
+    return tier
 
 
 def key(number: int) -> bytes:
